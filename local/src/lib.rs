@@ -1,1 +1,5 @@
-//! Placeholder.
+//! The local stack: one process, on the loopback interface only, that speaks AWS's wire protocols and starts the same
+//! function binaries as production. It knows AWS and the contract and nothing of the functions' code: it links none of
+//! the other crates, so that a bug in their key-building can't agree with itself.
+
+pub mod object;
