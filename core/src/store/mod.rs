@@ -1,0 +1,170 @@
+//! The only door to DynamoDB: one gate per family of items, each opened by what proves the right to it.
+//!
+//! | gate | partition | opened by |
+//! | --- | --- | --- |
+//! | [`TenantStore`] | `TENANT#{tenant}` | a [`crate::tenant::TenantContext`] |
+//! | [`Registry`] | `PROFILE#{tenant}`, `TENANTS` | a `&TenantId` to read one profile, a [`crate::tenant::OperatorContext`] for `*_across_tenants` |
+//! | [`IngestionLease`] | `LEASE#ingestion` | anybody who ingests: it holds no tenant's data |
+//!
+//! Keys are derived here and nowhere else; clippy refuses the client's operations outside this module. Reads are
+//! strongly consistent. Expiry is compared; the table's TTL only cleans up.
+
+mod lease;
+mod registry;
+mod tenant;
+
+use std::collections::HashMap;
+
+use aws_config::SdkConfig;
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::types::AttributeValue;
+use data_encoding::BASE64URL_NOPAD;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::error::Error;
+use crate::time::Timestamp;
+
+pub use self::lease::{Direct, IngestionLease, JobLease};
+pub use self::registry::Registry;
+pub use self::tenant::{Declaration, TenantStore};
+
+/// The most items that one page of a list holds.
+pub const MAX_PAGE: usize = 100;
+
+type Item = HashMap<String, AttributeValue>;
+
+/// The product's table. It can't be asked anything: the gates can.
+#[derive(Clone, Debug)]
+pub struct Table {
+    client: Client,
+    name: String,
+}
+
+impl Table {
+    /// The table `name` in the account that `configuration` reaches.
+    pub fn new(configuration: &SdkConfig, name: &str) -> Self {
+        Self {
+            client: Client::new(configuration),
+            name: name.to_owned(),
+        }
+    }
+}
+
+/// A part of a list.
+#[derive(Clone, Debug)]
+pub struct Page<T> {
+    /// The items.
+    pub items: Vec<T>,
+    /// What to ask for the next part with, if there is one.
+    pub next: Option<Cursor>,
+}
+
+/// Where a list goes on: only a sort key, bound to the partition it came from by a digest, so that another tenant's
+/// cursor is not one of ours. The partition itself is always the caller's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cursor(String);
+
+impl Cursor {
+    /// Reads what a client sent.
+    pub fn parse(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The opaque text for the client.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn new(pk: &str, sk: &str) -> Self {
+        let bound = [Self::binding(pk, sk).as_slice(), sk.as_bytes()].concat();
+        Self(BASE64URL_NOPAD.encode(&bound))
+    }
+
+    /// The sort key, if this cursor belongs to the partition.
+    fn sort_key(&self, pk: &str) -> Result<String, Error> {
+        let foreign = || Error::invalid_at("?cursor", "Not a cursor of this list.");
+        let bytes = BASE64URL_NOPAD.decode(self.0.as_bytes()).map_err(|_| foreign())?;
+        let (binding, sk) = bytes.split_at_checked(8).ok_or_else(foreign)?;
+        let sk = std::str::from_utf8(sk).map_err(|_| foreign())?;
+        if binding == Self::binding(pk, sk) {
+            Ok(sk.to_owned())
+        } else {
+            Err(foreign())
+        }
+    }
+
+    fn binding(pk: &str, sk: &str) -> [u8; 8] {
+        let digest = Sha256::new()
+            .chain_update(pk)
+            .chain_update([0])
+            .chain_update(sk)
+            .finalize();
+        let mut binding = [0; 8];
+        for (to, from) in binding.iter_mut().zip(digest) {
+            *to = from;
+        }
+        binding
+    }
+}
+
+fn text(value: impl Into<String>) -> AttributeValue {
+    AttributeValue::S(value.into())
+}
+
+fn number(value: impl ToString) -> AttributeValue {
+    AttributeValue::N(value.to_string())
+}
+
+fn key(pk: &str, sk: &str) -> Item {
+    HashMap::from([("pk".to_owned(), text(pk)), ("sk".to_owned(), text(sk))])
+}
+
+/// An item of `value`'s members under the key, with `ttl` where it is to be cleaned up.
+fn item(pk: &str, sk: &str, value: &impl Serialize, ttl: Option<Timestamp>) -> Result<Item, Error> {
+    let mut item: Item = serde_dynamo::to_item(value).map_err(Error::internal)?;
+    item.extend(key(pk, sk));
+    if let Some(ttl) = ttl {
+        item.insert("ttl".to_owned(), number(ttl.as_unix()));
+    }
+    Ok(item)
+}
+
+/// Reads an item. One that we can't read is a defect, never an absent item.
+fn read<T: DeserializeOwned>(item: Item) -> Result<T, Error> {
+    serde_dynamo::from_item(item).map_err(Error::internal)
+}
+
+/// What a failed call is to the caller. Conditions are the callers' business and must be looked at before.
+fn failed<E>(error: SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match error.code() {
+        Some("ValidationException" | "AccessDeniedException" | "ResourceNotFoundException") => Error::internal(error),
+        _ => Error::Unavailable(Box::new(error)),
+    }
+}
+
+/// Whether a write's condition did not hold.
+fn condition_failed<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    error.code() == Some("ConditionalCheckFailedException")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cursor_belongs_to_its_partition() {
+        let cursor = Cursor::new("TENANT#acme", "DOC#1");
+        assert_eq!(cursor.sort_key("TENANT#acme").unwrap(), "DOC#1");
+        assert!(cursor.sort_key("TENANT#acme-2").is_err());
+        assert!(Cursor::parse("").sort_key("TENANT#acme").is_err());
+        assert!(Cursor::parse("AAAA").sort_key("TENANT#acme").is_err());
+        assert!(Cursor::parse("not base64!").sort_key("TENANT#acme").is_err());
+    }
+}

@@ -1,0 +1,420 @@
+//! A tenant's own items: documents, conversations, idempotency records.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::{Cursor, Item, MAX_PAGE, Page, Table, condition_failed, failed, item, key, read, text};
+use crate::document::{Document, DocumentId, DocumentStatus};
+use crate::error::Error;
+use crate::session::{Session, SessionHandle};
+use crate::tenant::{TenantContext, UserId};
+use crate::time::{Clock, Timestamp};
+
+/// How long a declared document waits for its content before its record is cleaned up.
+const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an idempotency key is remembered.
+const IDEMPOTENCY_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The items of one tenant, as one of its users. Every key begins with the tenant of the context that opened it.
+#[derive(Clone, Debug)]
+pub struct TenantStore {
+    table: Table,
+    pk: String,
+    user: UserId,
+    clock: Clock,
+}
+
+/// What came of declaring a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Declaration {
+    /// It was made now, or by an earlier call with the same key and the same request.
+    Made(Box<Document>),
+    /// The key was used with another request.
+    KeyReused,
+    /// The key made a document that is no longer there.
+    Gone,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct IdempotencyRecord {
+    state: IdempotencyState,
+    request: String,
+    document_id: DocumentId,
+    expires_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum IdempotencyState {
+    /// The document may not have been made yet; whoever comes makes it.
+    Begun,
+    /// The document was made; if it is not there now, it was deleted.
+    Done,
+}
+
+impl TenantStore {
+    /// The items of the context's tenant.
+    pub fn new(table: &Table, context: &TenantContext, clock: &Clock) -> Self {
+        Self {
+            table: table.clone(),
+            pk: format!("TENANT#{}", context.tenant()),
+            user: context.user().clone(),
+            clock: clock.clone(),
+        }
+    }
+
+    /// Declares `document`, once per idempotency key if there is one: `request` is what tells two requests apart.
+    ///
+    /// Two writes without a transaction, in an order that a crash between them does no harm: the record names the
+    /// document before it exists, and whoever repeats the call makes it then.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn declare(
+        &self,
+        document: Document,
+        idempotency_key: Option<(&str, &[u8])>,
+    ) -> Result<Declaration, Error> {
+        let Some((client_key, request)) = idempotency_key else {
+            self.put_new(&document).await?;
+            return Ok(Declaration::Made(Box::new(document)));
+        };
+        let now = self.clock.now();
+        let sk = format!("IDEM#declare_document#{}#{}", self.user, hash(client_key.as_bytes()));
+        let record = IdempotencyRecord {
+            state: IdempotencyState::Begun,
+            request: hash(request),
+            document_id: document.document_id.clone(),
+            expires_at: now.plus(IDEMPOTENCY_LIFETIME),
+        };
+        let mut document = document;
+        if let Some(earlier) = self.claim(&sk, &record, now).await? {
+            if earlier.request != record.request {
+                return Ok(Declaration::KeyReused);
+            }
+            document.document_id = earlier.document_id;
+            if earlier.state == IdempotencyState::Done {
+                return Ok(match self.document(&document.document_id).await? {
+                    Some(document) => Declaration::Made(Box::new(document)),
+                    None => Declaration::Gone,
+                });
+            }
+        }
+        if !self.put_new(&document).await? {
+            // Another call with the same key made it first: its word counts, times included.
+            match self.document(&document.document_id).await? {
+                Some(made) => document = made,
+                None => return Ok(Declaration::Gone),
+            }
+        }
+        self.finish(&sk).await?;
+        Ok(Declaration::Made(Box::new(document)))
+    }
+
+    /// A document's record.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>, Error> {
+        self.get(&document_key(id)).await?.map(read).transpose()
+    }
+
+    /// The records of `ids`, those that are there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], also if DynamoDB leaves some unread: a document whose state is unknown must not be cited.
+    pub async fn documents_by_id(&self, ids: &[DocumentId]) -> Result<HashMap<DocumentId, Document>, Error> {
+        let mut found = HashMap::new();
+        for chunk in ids.chunks(MAX_PAGE) {
+            let mut keys: Vec<Item> = chunk.iter().map(|id| key(&self.pk, &document_key(id))).collect();
+            for _ in 0..3 {
+                if keys.is_empty() {
+                    break;
+                }
+                let wanted = KeysAndAttributes::builder()
+                    .set_keys(Some(keys))
+                    .consistent_read(true)
+                    .build()
+                    .map_err(Error::internal)?;
+                #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+                let call = self
+                    .table
+                    .client
+                    .batch_get_item()
+                    .request_items(&self.table.name, wanted);
+                let answer = call.send().await.map_err(failed)?;
+                for item in answer.responses.unwrap_or_default().into_values().flatten() {
+                    let document: Document = read(item)?;
+                    found.insert(document.document_id.clone(), document);
+                }
+                keys = answer
+                    .unprocessed_keys
+                    .unwrap_or_default()
+                    .into_values()
+                    .flat_map(|unprocessed| unprocessed.keys)
+                    .collect();
+            }
+            if !keys.is_empty() {
+                return Err(Error::Unavailable("the table left keys unread".into()));
+            }
+        }
+        Ok(found)
+    }
+
+    /// A part of the tenant's documents, newest first, all or those of one status. `limit` is at most [`MAX_PAGE`].
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a cursor of another list, [`Error::Unavailable`].
+    pub async fn documents(
+        &self,
+        status: Option<DocumentStatus>,
+        limit: usize,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page<Document>, Error> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut start = cursor.map(|cursor| cursor.sort_key(&self.pk)).transpose()?;
+        let mut items: Vec<Document> = Vec::new();
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+            let mut call = self
+                .table
+                .client
+                .query()
+                .table_name(&self.table.name)
+                .consistent_read(true)
+                .scan_index_forward(false)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", text(&self.pk))
+                .expression_attribute_values(":prefix", text("DOC#"))
+                .set_exclusive_start_key(start.take().map(|sk| key(&self.pk, &sk)));
+            if let Some(status) = status {
+                call = call
+                    .filter_expression("#status = :status")
+                    .expression_attribute_names("#status", "status")
+                    .expression_attribute_values(":status", text(status.as_str()));
+            } else {
+                call = call.limit(i32::try_from(limit + 1).unwrap_or(i32::MAX));
+            }
+            let answer = call.send().await.map_err(failed)?;
+            for item in answer.items.unwrap_or_default() {
+                items.push(read(item)?);
+            }
+            start = answer.last_evaluated_key.as_ref().and_then(sort_key);
+            if items.len() > limit || start.is_none() {
+                break;
+            }
+        }
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items
+            .last()
+            .filter(|_| more)
+            .map(|last| Cursor::new(&self.pk, &document_key(&last.document_id)));
+        Ok(Page { items, next })
+    }
+
+    /// Writes a document's record if nobody has changed it since it was read, and gives it the next version and time.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if somebody has, [`Error::Unavailable`].
+    pub async fn update_document(&self, mut document: Document) -> Result<Document, Error> {
+        let seen = document.version;
+        document.version = seen.saturating_add(1);
+        document.updated_at = self.clock.now();
+        let item = item(
+            &self.pk,
+            &document_key(&document.document_id),
+            &document,
+            expiry(&document),
+        )?;
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .set_item(Some(item))
+            .condition_expression("version = :seen")
+            .expression_attribute_values(":seen", super::number(seen));
+        match call.send().await {
+            Ok(_) => Ok(document),
+            Err(error) if condition_failed(&error) => Err(Error::conflict(
+                "The document changed in the meantime; read it and try again.",
+            )),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Removes the record of a document that is being deleted.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it is not being deleted, [`Error::Unavailable`].
+    pub async fn remove_document(&self, id: &DocumentId) -> Result<(), Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .delete_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key(&self.pk, &document_key(id))))
+            .condition_expression("attribute_not_exists(pk) OR #status = :deleting")
+            .expression_attribute_names("#status", "status")
+            .expression_attribute_values(":deleting", text(DocumentStatus::Deleting.as_str()));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if condition_failed(&error) => Err(Error::conflict("The document is not being deleted.")),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// A conversation of the caller's, unless it has expired.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn session(&self, handle: &SessionHandle) -> Result<Option<Session>, Error> {
+        let session: Option<Session> = self.get(&self.session_key(handle)).await?.map(read).transpose()?;
+        Ok(session.filter(|session| session.expires_at > self.clock.now()))
+    }
+
+    /// Writes a conversation of the caller's: a new one, or what has become of one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn put_session(&self, session: &Session) -> Result<(), Error> {
+        let item = item(
+            &self.pk,
+            &self.session_key(&session.handle),
+            session,
+            Some(session.expires_at),
+        )?;
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .set_item(Some(item));
+        call.send().await.map_err(failed)?;
+        Ok(())
+    }
+
+    fn session_key(&self, handle: &SessionHandle) -> String {
+        format!("SESSION#{}#{handle}", self.user)
+    }
+
+    async fn get(&self, sk: &str) -> Result<Option<Item>, Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .get_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key(&self.pk, sk)))
+            .consistent_read(true);
+        Ok(call.send().await.map_err(failed)?.item)
+    }
+
+    /// Makes a document's record; false if it was there.
+    async fn put_new(&self, document: &Document) -> Result<bool, Error> {
+        let item = item(
+            &self.pk,
+            &document_key(&document.document_id),
+            document,
+            expiry(document),
+        )?;
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .set_item(Some(item))
+            .condition_expression("attribute_not_exists(pk)");
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if condition_failed(&error) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Writes the idempotency record, or gives the one that is there and has not expired.
+    async fn claim(
+        &self,
+        sk: &str,
+        record: &IdempotencyRecord,
+        now: Timestamp,
+    ) -> Result<Option<IdempotencyRecord>, Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .set_item(Some(item(&self.pk, sk, record, Some(record.expires_at))?))
+            .condition_expression("attribute_not_exists(pk) OR #ttl <= :now")
+            .expression_attribute_names("#ttl", "ttl")
+            .expression_attribute_values(":now", super::number(now.as_unix()))
+            .return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
+        match call.send().await {
+            Ok(_) => Ok(None),
+            Err(error) => {
+                let service = error.as_service_error();
+                match service {
+                    Some(aws_sdk_dynamodb::operation::put_item::PutItemError::ConditionalCheckFailedException(
+                        failure,
+                    )) => {
+                        let earlier = failure
+                            .item
+                            .clone()
+                            .ok_or(Error::internal("a failed condition without its item"))?;
+                        read(earlier).map(Some)
+                    }
+                    _ => Err(failed(error)),
+                }
+            }
+        }
+    }
+
+    /// Notes that the document of an idempotency record was made.
+    async fn finish(&self, sk: &str) -> Result<(), Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key(&self.pk, sk)))
+            .update_expression("SET #state = :done")
+            .condition_expression("attribute_exists(pk)")
+            .expression_attribute_names("#state", "state")
+            .expression_attribute_values(":done", text("done"));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            // Cleaned up in the meantime: there is nothing left to note it on.
+            Err(error) if condition_failed(&error) => Ok(()),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+fn document_key(id: &DocumentId) -> String {
+    format!("DOC#{id}")
+}
+
+/// Only what was declared and never uploaded cleans itself up.
+fn expiry(document: &Document) -> Option<Timestamp> {
+    (document.status == DocumentStatus::AwaitingUpload).then(|| document.created_at.plus(UPLOAD_LIFETIME))
+}
+
+fn sort_key(item: &Item) -> Option<String> {
+    item.get("sk")?.as_s().ok().cloned()
+}
+
+fn hash(bytes: &[u8]) -> String {
+    HEXLOWER.encode(&Sha256::digest(bytes))
+}
