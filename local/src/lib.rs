@@ -2,4 +2,5 @@
 //! function binaries as production. It knows AWS and the contract and nothing of the functions' code: it links none of
 //! the other crates, so that a bug in their key-building can't agree with itself.
 
+pub mod document;
 pub mod object;
