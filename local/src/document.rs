@@ -244,7 +244,9 @@ mod tests {
     #[test]
     fn a_tag_may_stand_on_a_block_mapping_and_inside_a_sequence() {
         assert_eq!(
-            template("Body: !Transform\n  Name: AWS::Include\n  Parameters:\n    Location: x.yaml\nlist:\n  - !Ref A\n"),
+            template(
+                "Body: !Transform\n  Name: AWS::Include\n  Parameters:\n    Location: x.yaml\nlist:\n  - !Ref A\n"
+            ),
             json!({
                 "Body": {"Fn::Transform": {"Name": "AWS::Include", "Parameters": {"Location": "x.yaml"}}},
                 "list": [{"Ref": "A"}],
