@@ -245,6 +245,10 @@ pub struct Document {
     /// Why it failed, in words that may be shown to the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Whether a completion has begun that has not been seen to end: the data source may hold the document already,
+    /// although it awaits its upload. Such a record does not clean itself up, and its deletion is a thorough one.
+    #[serde(default)]
+    pub completing: bool,
     /// Whether the knowledge base has accepted the request that the status asks for (ingestion or deletion). If not, the
     /// next look at the document asks again.
     #[serde(default)]
@@ -366,6 +370,7 @@ mod tests {
             audience: Audience::Everyone,
             status: DocumentStatus::AwaitingUpload,
             reason: None,
+            completing: false,
             submitted: false,
             checked_at: None,
             created_at: Timestamp::from_unix(0),

@@ -1,23 +1,27 @@
 //! The lease on the data source: a full sync and direct ingestion never run side by side, because Bedrock's sync undoes
 //! what direct ingestion did (<https://docs.aws.amazon.com/bedrock/latest/userguide/kb-direct-ingestion.html>).
 //!
-//! One item. Direct ingestions share it for seconds and need not give it back; a sync holds it alone until its job has
-//! ended or the lease has. It names no tenant.
+//! One item. Direct ingestions share it for seconds and need not give it back; a sync holds it alone until its job is seen
+//! to have ended: whoever wants the lease in the meantime asks the knowledge base. It names no tenant.
 
+use std::future::Future;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Table, condition_failed, failed, item, key, number, read, text};
 use crate::error::Error;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
 const PK: &str = "LEASE#ingestion";
 const SK: &str = "LEASE";
 /// Longer than one call to the knowledge base can take, retries included.
 const DIRECT: Duration = Duration::from_secs(30);
-/// Longer than a sync should take. One that takes longer loses the lease: its job is then asked about first.
+/// How long a sync holds the lease whose job nobody noted, longer than a sync should take: the job may run all the same. One
+/// whose job is known holds it until the job has ended.
 const SYNC: Duration = Duration::from_secs(60 * 60);
+/// Longer than starting a job can take, retries included. An attempt that is older and has none died on the way.
+const START: Duration = Duration::from_secs(30);
 
 /// Whoever ingests asks here first.
 #[derive(Clone, Debug)]
@@ -50,6 +54,19 @@ enum Mode {
     Sync,
 }
 
+impl JobLease {
+    /// Whether the attempt died before its job was noted.
+    fn is_abandoned(&self, now: Timestamp) -> bool {
+        let taken = Timestamp::from_unix(self.until).minus(SYNC);
+        self.job.is_none() && taken.plus(START) <= now
+    }
+
+    /// Whether the lease still stands.
+    fn stands(&self, now: Timestamp) -> bool {
+        self.job.is_some() || self.until > now.as_unix()
+    }
+}
+
 impl IngestionLease {
     /// The lease in `table`.
     pub fn new(table: &Table, clock: &Clock) -> Self {
@@ -59,11 +76,62 @@ impl IngestionLease {
         }
     }
 
-    /// Takes the lease for direct ingestion; `None` while a sync holds it.
+    /// Takes the lease for direct ingestion; `None` while a sync holds it. `has_ended` asks the knowledge base whether a
+    /// job has ended.
     ///
     /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn take_direct(&self) -> Result<Option<Direct>, Error> {
+    /// [`Error::Unavailable`], and those of `has_ended`.
+    pub async fn take_direct<F, A>(&self, has_ended: F) -> Result<Option<Direct>, Error>
+    where
+        F: FnOnce(String) -> A + Send,
+        A: Future<Output = Result<bool, Error>> + Send,
+    {
+        if let Some(direct) = self.try_direct().await? {
+            return Ok(Some(direct));
+        }
+        match self.sync().await? {
+            Some(lease) if self.release_ended(&lease, has_ended).await? => self.try_direct().await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Takes the lease for a sync; `None` while anything else holds it. `has_ended` asks the knowledge base whether a job
+    /// has ended. An attempt that died before its job was known is taken over: its token finds the job, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], and those of `has_ended`.
+    pub async fn take_sync<F, A>(&self, has_ended: F) -> Result<Option<JobLease>, Error>
+    where
+        F: FnOnce(String) -> A + Send,
+        A: Future<Output = Result<bool, Error>> + Send,
+    {
+        if let Some(lease) = self.try_sync().await? {
+            return Ok(Some(lease));
+        }
+        match self.sync().await? {
+            Some(lease) if lease.is_abandoned(self.clock.now()) => Ok(Some(lease)),
+            Some(lease) if self.release_ended(&lease, has_ended).await? => self.try_sync().await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Gives the lease of a sync back whose job has ended; false if it has not.
+    async fn release_ended<F, A>(&self, lease: &JobLease, has_ended: F) -> Result<bool, Error>
+    where
+        F: FnOnce(String) -> A + Send,
+        A: Future<Output = Result<bool, Error>> + Send,
+    {
+        let ended = match &lease.job {
+            Some(job) => has_ended(job.clone()).await?,
+            None => false,
+        };
+        if ended {
+            self.release(lease).await?;
+        }
+        Ok(ended)
+    }
+
+    async fn try_direct(&self) -> Result<Option<Direct>, Error> {
         let now = self.clock.now();
         #[expect(clippy::disallowed_methods, reason = "the gate to the lease")]
         let call = self
@@ -73,7 +141,9 @@ impl IngestionLease {
             .table_name(&self.table.name)
             .set_key(Some(key(PK, SK)))
             .update_expression("SET #mode = :direct, #until = :until REMOVE #token, job")
-            .condition_expression("attribute_not_exists(pk) OR #mode = :direct OR #until <= :now")
+            .condition_expression(
+                "attribute_not_exists(pk) OR #mode = :direct OR (#until <= :now AND attribute_not_exists(job))",
+            )
             .expression_attribute_names("#mode", "mode")
             .expression_attribute_names("#until", "until")
             .expression_attribute_names("#token", "token")
@@ -87,11 +157,7 @@ impl IngestionLease {
         }
     }
 
-    /// Takes the lease for a sync; `None` while anything else holds it.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn take_sync(&self) -> Result<Option<JobLease>, Error> {
+    async fn try_sync(&self) -> Result<Option<JobLease>, Error> {
         let now = self.clock.now();
         let lease = JobLease {
             mode: Mode::Sync,
@@ -106,7 +172,7 @@ impl IngestionLease {
             .put_item()
             .table_name(&self.table.name)
             .set_item(Some(item(PK, SK, &lease, None)?))
-            .condition_expression("attribute_not_exists(pk) OR #until <= :now")
+            .condition_expression("attribute_not_exists(pk) OR (#until <= :now AND attribute_not_exists(job))")
             .expression_attribute_names("#until", "until")
             .expression_attribute_values(":now", number(now.as_unix()));
         match call.send().await {
@@ -160,7 +226,7 @@ impl IngestionLease {
             return Ok(None);
         }
         let lease: JobLease = read(item)?;
-        Ok(Some(lease).filter(|lease| lease.until > self.clock.now().as_unix()))
+        Ok(Some(lease).filter(|lease| lease.stands(self.clock.now())))
     }
 
     /// Gives a sync's lease back: its job has ended, or never began.
@@ -184,5 +250,28 @@ impl IngestionLease {
             Err(error) if condition_failed(&error) => Ok(()),
             Err(error) => Err(failed(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_holds_the_lease_until_its_job_has_ended() {
+        let at = Timestamp::from_unix;
+        let mut lease = JobLease {
+            mode: Mode::Sync,
+            until: at(0).plus(SYNC).as_unix(),
+            token: "t".to_owned(),
+            job: None,
+        };
+        assert!(!lease.is_abandoned(at(29)));
+        assert!(lease.is_abandoned(at(30)));
+        assert!(lease.stands(at(3599)));
+        assert!(!lease.stands(at(3600)));
+        lease.job = Some("JOB1234567".to_owned());
+        assert!(!lease.is_abandoned(at(1_000_000)));
+        assert!(lease.stands(at(1_000_000)));
     }
 }

@@ -34,6 +34,8 @@ pub use self::tenant::{Declaration, TenantStore};
 
 /// The most items that one page of a list holds.
 pub const MAX_PAGE: usize = 100;
+/// How many items a page holds if the client does not say.
+const DEFAULT_PAGE: usize = 25;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -51,6 +53,34 @@ impl Table {
             client: Client::new(configuration),
             name: name.to_owned(),
         }
+    }
+}
+
+/// Which part of a list a client asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    /// How many items at most: 1 to [`MAX_PAGE`].
+    pub limit: usize,
+    /// Where the part before ended.
+    pub cursor: Option<Cursor>,
+}
+
+impl PageRequest {
+    /// Reads the query parameters `limit` and `cursor`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if `limit` is not a number from 1 to [`MAX_PAGE`].
+    pub fn parse(limit: Option<&str>, cursor: Option<&str>) -> Result<Self, Error> {
+        let limit = match limit {
+            None => DEFAULT_PAGE,
+            Some(text) => Some(text)
+                .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
+                .and_then(|text| text.parse().ok())
+                .filter(|limit| (1..=MAX_PAGE).contains(limit))
+                .ok_or_else(|| Error::invalid_at("?limit", "A number from 1 to 100."))?,
+        };
+        let cursor = cursor.map(Cursor::parse);
+        Ok(Self { limit, cursor })
     }
 }
 
@@ -166,5 +196,16 @@ mod tests {
         assert!(Cursor::parse("").sort_key("TENANT#acme").is_err());
         assert!(Cursor::parse("AAAA").sort_key("TENANT#acme").is_err());
         assert!(Cursor::parse("not base64!").sort_key("TENANT#acme").is_err());
+    }
+
+    #[test]
+    fn a_page_has_1_to_100_items() {
+        let limit = |text| PageRequest::parse(Some(text), None).map(|page| page.limit);
+        assert_eq!(PageRequest::parse(None, None).unwrap().limit, 25);
+        assert_eq!(limit("1").unwrap(), 1);
+        assert_eq!(limit("100").unwrap(), 100);
+        for bad in ["", "0", "101", "-1", "+1", " 1", "1.0", "ten", "99999999999999999999"] {
+            assert!(matches!(limit(bad), Err(Error::Invalid { .. })), "{bad}");
+        }
     }
 }

@@ -250,6 +250,34 @@ impl TenantStore {
         }
     }
 
+    /// Notes that the knowledge base is being asked about a document now; false if somebody else asked since the document
+    /// was read, so that of several who look at once only one asks. It is no change of the document: the version stays.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn begin_look(&self, document: &Document) -> Result<bool, Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+        let call = self
+            .table
+            .client
+            .update_item()
+            .table_name(&self.table.name)
+            .set_key(Some(key(&self.pk, &document_key(&document.document_id))))
+            .update_expression("SET checked_at = :now")
+            .expression_attribute_values(":now", text(self.clock.now().to_string()));
+        let call = match document.checked_at {
+            Some(seen) => call
+                .condition_expression("checked_at = :seen")
+                .expression_attribute_values(":seen", text(seen.to_string())),
+            None => call.condition_expression("attribute_exists(pk) AND attribute_not_exists(checked_at)"),
+        };
+        match call.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if condition_failed(&error) => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     /// Removes the record of a document that is being deleted.
     ///
     /// # Errors
@@ -406,9 +434,11 @@ fn document_key(id: &DocumentId) -> String {
     format!("DOC#{id}")
 }
 
-/// Only what was declared and never uploaded cleans itself up.
+/// Only what was declared and never completed cleans itself up: nothing of it is anywhere but under the uploads' prefix,
+/// which cleans itself up too.
 fn expiry(document: &Document) -> Option<Timestamp> {
-    (document.status == DocumentStatus::AwaitingUpload).then(|| document.created_at.plus(UPLOAD_LIFETIME))
+    let declared_only = document.status == DocumentStatus::AwaitingUpload && !document.completing;
+    declared_only.then(|| document.created_at.plus(UPLOAD_LIFETIME))
 }
 
 fn sort_key(item: &Item) -> Option<String> {
@@ -417,4 +447,38 @@ fn sort_key(item: &Item) -> Option<String> {
 
 fn hash(bytes: &[u8]) -> String {
     HEXLOWER.encode(&Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{Audience, MediaType};
+
+    #[test]
+    fn only_a_declaration_cleans_itself_up() {
+        let mut document = Document {
+            document_id: DocumentId::generate(),
+            name: "handbook.pdf".to_owned(),
+            media_type: MediaType::Pdf,
+            size: 1,
+            sha256: "0".repeat(64),
+            title: None,
+            audience: Audience::Everyone,
+            status: DocumentStatus::AwaitingUpload,
+            reason: None,
+            completing: false,
+            submitted: false,
+            checked_at: None,
+            created_at: Timestamp::from_unix(0),
+            updated_at: Timestamp::from_unix(0),
+            version: 1,
+        };
+        assert_eq!(expiry(&document), Some(Timestamp::from_unix(24 * 60 * 60)));
+        // From here on the data source may hold it, and a record that vanished would leave it there for good.
+        document.completing = true;
+        assert_eq!(expiry(&document), None);
+        document.completing = false;
+        document.status = DocumentStatus::Deleting;
+        assert_eq!(expiry(&document), None);
+    }
 }
