@@ -470,4 +470,20 @@ mod tests {
         }
         "#);
     }
+
+    #[test]
+    fn the_contract_lists_exactly_these_codes() {
+        let contract = include_str!("../../openapi/gateway.yaml");
+        let (_, schema) = contract.split_once("\n    ProblemCode:\n").unwrap();
+        let (_, list) = schema.split_once("enum:").unwrap();
+        let list = list.split("\n    Problem").next().unwrap();
+        let mut listed: Vec<&str> = list
+            .split(|c: char| !(c.is_ascii_lowercase() || c == '_'))
+            .filter(|word| !word.is_empty())
+            .collect();
+        let mut codes: Vec<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        listed.sort_unstable();
+        codes.sort_unstable();
+        assert_eq!(listed, codes);
+    }
 }

@@ -26,10 +26,6 @@ impl Response {
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         // Bearer tokens only, no cookies: any page may ask that holds a token.
         headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-        headers.insert(
-            header::ACCESS_CONTROL_EXPOSE_HEADERS,
-            HeaderValue::from_static("Location, Retry-After, x-amzn-RequestId"),
-        );
         Self {
             status,
             headers,
@@ -52,7 +48,9 @@ impl Response {
     /// [`Error::Internal`] if `location` can't be a header.
     pub fn redirect(location: &str) -> Result<Self, Error> {
         let value = HeaderValue::from_str(location).map_err(Error::internal)?;
-        Ok(Self::empty(StatusCode::FOUND).with_header(header::LOCATION, value))
+        Ok(Self::empty(StatusCode::FOUND)
+            .with_header(header::LOCATION, value)
+            .exposing("Location"))
     }
 
     /// The problem that `error` is to a client.
@@ -62,7 +60,9 @@ impl Response {
         let text = serde_json::to_string(&problem).unwrap_or_default();
         let mut response = Self::empty(error.code().status()).with_body("application/problem+json", text);
         if let Some(wait) = error.retry_after() {
-            response = response.with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()));
+            response = response
+                .with_header(header::RETRY_AFTER, HeaderValue::from(wait.as_secs()))
+                .exposing("Retry-After");
         }
         response
     }
@@ -72,6 +72,11 @@ impl Response {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
         self
+    }
+
+    /// Lets pages of other origins read a header that CORS hides from them.
+    fn exposing(self, name: &'static str) -> Self {
+        self.with_header(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(name))
     }
 
     fn with_body(mut self, media_type: &'static str, body: String) -> Self {

@@ -1,0 +1,7 @@
+//! The integration suite: one binary, over HTTP, against the local stack that runs the real function binaries.
+//!
+//! Every test has tenants of its own in one shared stack; what changes the stack itself gets a stack of its own.
+
+mod contract;
+mod template;
+mod workspace;
