@@ -2,6 +2,9 @@
 //! function binaries as production. It knows AWS and the contract and nothing of the functions' code: it links none of
 //! the other crates, so that a bug in their key-building can't agree with itself.
 
+pub mod credential;
 pub mod document;
+pub mod fault;
 pub mod object;
+pub mod record;
 pub mod template;

@@ -1,0 +1,227 @@
+//! What was asked of the fakes of AWS: one record per request, in the order of arrival of the answers.
+//!
+//! Tests read here what left the functions: which tenant's environment named which key. The newest records are kept, a
+//! bounded number of them. Secrets are not here: no signature, no key, no token.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use time::OffsetDateTime;
+
+use crate::credential::Caller;
+
+/// A service of AWS, by the name in the credential scope of a signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// `s3`.
+    S3,
+    /// `dynamodb`.
+    DynamoDb,
+    /// `bedrock`: the agents' build-time and run-time operations and the models'; one signing name serves all of them.
+    Bedrock,
+}
+
+impl Service {
+    /// The signing name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::DynamoDb => "dynamodb",
+            Self::Bedrock => "bedrock",
+        }
+    }
+
+    /// The service of that signing name.
+    #[must_use]
+    pub fn from_scope(name: &str) -> Option<Self> {
+        [Self::S3, Self::DynamoDb, Self::Bedrock]
+            .into_iter()
+            .find(|service| service.as_str() == name)
+    }
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The partitions of one table that a request names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TableKeys {
+    /// The table.
+    pub table: String,
+    /// The values of the partition key, in the request's order, without duplicates. Empty when the request names none that
+    /// could be found, which whoever decides on it has to take for "any".
+    pub leading_keys: Vec<String>,
+}
+
+/// What a request is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// Nothing that could be told from the request.
+    None,
+    /// A bucket, or the part of it whose keys begin with a prefix.
+    Bucket {
+        /// The bucket.
+        bucket: String,
+        /// The prefix of a listing.
+        prefix: Option<String>,
+    },
+    /// Objects of a bucket.
+    Objects {
+        /// The bucket.
+        bucket: String,
+        /// The keys, exactly as they were named.
+        keys: Vec<String>,
+        /// Where a copy is taken from: bucket and key.
+        source: Option<(String, String)>,
+    },
+    /// Items of tables.
+    Items(Vec<TableKeys>),
+    /// A path of a REST service, without its query.
+    Path(String),
+}
+
+impl Resource {
+    /// Every key, prefix or path that is named.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Bucket { prefix, .. } => prefix.iter().map(String::as_str).collect(),
+            Self::Objects { keys, source, .. } => keys
+                .iter()
+                .map(String::as_str)
+                .chain(source.iter().map(|(_, key)| key.as_str()))
+                .collect(),
+            Self::Items(tables) => tables
+                .iter()
+                .flat_map(|table| table.leading_keys.iter().map(String::as_str))
+                .collect(),
+            Self::Path(path) => vec![path],
+        }
+    }
+}
+
+/// One request and what became of it.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// When it was answered.
+    pub at: OffsetDateTime,
+    /// Who asked, or `None` where the signature did not verify.
+    pub caller: Option<Caller>,
+    /// The service that was asked.
+    pub service: Service,
+    /// The operation by AWS's name (`GetItem`), or method and path where it has none here.
+    pub operation: String,
+    /// What it is about.
+    pub resource: Resource,
+    /// The JSON body of a JSON service (`null` above 64 KiB or where it is none), the query and the `x-amz-*` headers of S3.
+    pub request: serde_json::Value,
+    /// The HTTP status of the answer, or `None` where the connection was cut instead.
+    pub status: Option<u16>,
+    /// Whether an injected fault answered, delayed or cut it.
+    pub faulted: bool,
+}
+
+/// The records. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Recorder {
+    calls: Arc<Mutex<VecDeque<Call>>>,
+    capacity: usize,
+}
+
+impl Recorder {
+    /// None yet; the newest `capacity` will be kept.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            calls: Arc::default(),
+            capacity,
+        }
+    }
+
+    pub(crate) fn push(&self, call: Call) {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.push_back(call);
+        while calls.len() > self.capacity {
+            calls.pop_front();
+        }
+    }
+
+    /// All that are kept, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .cloned()
+            .collect()
+    }
+
+    /// Those that were asked by this tenant's environments, oldest first.
+    #[must_use]
+    pub fn calls_of(&self, tenant: &str) -> Vec<Call> {
+        let mut calls = self.calls();
+        calls.retain(|call| {
+            call.caller
+                .as_ref()
+                .is_some_and(|caller| caller.tenant.as_deref() == Some(tenant))
+        });
+        calls
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(operation: &str, tenant: Option<&str>) -> Call {
+        Call {
+            at: OffsetDateTime::UNIX_EPOCH,
+            caller: Some(Caller {
+                principal: "F".to_owned(),
+                tenant: tenant.map(str::to_owned),
+            }),
+            service: Service::S3,
+            operation: operation.to_owned(),
+            resource: Resource::None,
+            request: serde_json::Value::Null,
+            status: Some(200),
+            faulted: false,
+        }
+    }
+
+    #[test]
+    fn the_newest_records_are_kept() {
+        let recorder = Recorder::new(2);
+        for operation in ["a", "b", "c"] {
+            recorder.push(call(operation, None));
+        }
+        let kept: Vec<_> = recorder.calls().into_iter().map(|call| call.operation).collect();
+        assert_eq!(kept, ["b", "c"]);
+    }
+
+    #[test]
+    fn calls_are_found_by_tenant() {
+        let recorder = Recorder::new(9);
+        recorder.push(call("a", Some("acme")));
+        recorder.push(call("b", Some("acme-2")));
+        recorder.push(call("c", None));
+        assert_eq!(recorder.calls_of("acme").len(), 1);
+    }
+
+    #[test]
+    fn a_service_is_known_by_its_signing_name() {
+        assert_eq!(Service::from_scope("dynamodb"), Some(Service::DynamoDb));
+        assert_eq!(Service::from_scope("sts"), None);
+    }
+}
