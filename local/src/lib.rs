@@ -7,4 +7,5 @@ pub mod document;
 pub mod fault;
 pub mod object;
 pub mod record;
+pub mod s3;
 pub mod template;
