@@ -4,6 +4,7 @@
 
 pub mod credential;
 pub mod document;
+pub mod dynamodb;
 pub mod fault;
 pub mod object;
 pub mod record;
