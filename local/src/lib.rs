@@ -6,6 +6,7 @@ pub mod credential;
 pub mod document;
 pub mod dynamodb;
 pub mod fault;
+pub mod front_door;
 pub mod object;
 pub mod record;
 pub mod s3;
