@@ -1,0 +1,67 @@
+//! The project's own tasks, as `cargo xtask …`.
+//!
+//! * `test`: everything that must hold before a change lands, the README's test command.
+//! * `lint`: the same without the tests.
+//! * `package`: release builds of the functions, zipped, and measured if asked for.
+//!
+//! Not here: deployment (AWS SAM does that, see docs/operations.md) and any logic that a test or the local stack could
+//! hold.
+
+mod expansion;
+mod lint;
+mod measurement;
+mod package;
+mod step;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::step::Step;
+use crate::workspace::Workspace;
+
+/// The command line.
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own tasks", disable_version_flag = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+/// One task.
+#[derive(Subcommand)]
+enum Task {
+    /// Checks formatting, lints, documentation, dependencies, contract and template, and runs all tests
+    Test,
+    /// Checks all that `test` does but for the tests
+    Lint,
+    /// Builds the functions as they ship, for this machine's processor, and zips them
+    Package {
+        /// Prints each function's size, its time to the first `/next` and its memory then
+        #[arg(long)]
+        measure: bool,
+        /// How often each function is started to be measured; the median counts
+        #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match Arguments::parse().task {
+        Task::Test => {
+            let mut steps = lint::STEPS.to_vec();
+            steps.push(Step {
+                name: "test",
+                run: |workspace| workspace.cargo(["test", "--workspace"]),
+            });
+            step::run_all(&workspace, &steps)
+        }
+        Task::Lint => step::run_all(&workspace, lint::STEPS),
+        Task::Package { measure, runs } => {
+            package::run(&workspace, measure.then_some(runs))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
