@@ -121,7 +121,7 @@ fn contract(workspace: &Workspace) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// If there is no Python 3.11 with `venv`, or the packages can't be installed.
-fn python_tools(workspace: &Workspace) -> anyhow::Result<PathBuf> {
+pub fn python_tools(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     let requirements = workspace.root.join("infra/requirements.txt");
     let wanted = std::fs::read_to_string(&requirements).context("infra/requirements.txt")?;
     let venv = workspace.target.join("venv");

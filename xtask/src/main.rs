@@ -2,6 +2,7 @@
 //!
 //! * `test`: everything that must hold before a change lands, the README's test command.
 //! * `lint`: the same without the tests.
+//! * `python`: the Python environment of the two, for a test that needs boto3.
 //! * `package`: release builds of the functions, zipped, and measured if asked for.
 //!
 //! Not here: deployment (AWS SAM does that, see docs/operations.md) and any logic that a test or the local stack could
@@ -14,6 +15,7 @@ mod package;
 mod step;
 mod workspace;
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -36,6 +38,8 @@ enum Task {
     Test,
     /// Checks all that `test` does but for the tests
     Lint,
+    /// Prints which Python has boto3 and the linters, and makes it if need be
+    Python,
     /// Builds the functions as they ship, for this machine's processor, and zips them
     Package {
         /// Prints each function's size, its time to the first `/next` and its memory then
@@ -59,6 +63,11 @@ fn main() -> anyhow::Result<ExitCode> {
             step::run_all(&workspace, &steps)
         }
         Task::Lint => step::run_all(&workspace, lint::STEPS),
+        Task::Python => {
+            let python = lint::python_tools(&workspace)?.join("python");
+            writeln!(std::io::stdout().lock(), "{}", python.display())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Package { measure, runs } => {
             package::run(&workspace, measure.then_some(runs))?;
             Ok(ExitCode::SUCCESS)
