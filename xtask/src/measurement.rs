@@ -3,7 +3,7 @@
 //! The runtime API here has one answer, none: it notes when `GET …/next` arrives and ends the process. Nothing of what the
 //! function does with an event is measured; benches do that.
 
-use std::io::{Read as _, Write as _};
+use std::io::Read as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -89,7 +89,8 @@ fn start_once(binary: &Path) -> anyhow::Result<Start> {
         .stdout(Stdio::null())
         .spawn()?;
     let mut child = Ended(child);
-    let (target, until_next) = first_request(&listener, begun, &mut child.0)?;
+    // Open until the memory is read: a function that loses it would end.
+    let (_connection, target, until_next) = first_request(&listener, begun, &mut child.0)?;
     if !target.ends_with("/runtime/invocation/next") {
         bail!("it called {target} instead of asking for an event");
     }
@@ -111,13 +112,17 @@ impl Drop for Ended {
     }
 }
 
-/// Waits for the process's first request and answers with its path, and how long after `begun` it came.
-fn first_request(listener: &TcpListener, begun: Instant, child: &mut Child) -> anyhow::Result<(String, Duration)> {
+/// Waits for the process's first request: its connection, its path, and how long after `begun` it came.
+fn first_request(
+    listener: &TcpListener,
+    begun: Instant,
+    child: &mut Child,
+) -> anyhow::Result<(TcpStream, String, Duration)> {
     loop {
         match listener.accept() {
-            Ok((stream, _)) => {
-                let target = request_target(stream)?;
-                return Ok((target, begun.elapsed()));
+            Ok((mut stream, _)) => {
+                let target = request_target(&mut stream)?;
+                return Ok((stream, target, begun.elapsed()));
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error.into()),
@@ -133,8 +138,8 @@ fn first_request(listener: &TcpListener, begun: Instant, child: &mut Child) -> a
     }
 }
 
-/// The path in the first line of a request. The connection is closed; the process ends before it could mind.
-fn request_target(mut stream: TcpStream) -> anyhow::Result<String> {
+/// The path in the first line of a request.
+fn request_target(stream: &mut TcpStream) -> anyhow::Result<String> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut head = Vec::new();
@@ -146,7 +151,6 @@ fn request_target(mut stream: TcpStream) -> anyhow::Result<String> {
         }
         head.extend(buffer.iter().take(read));
     }
-    stream.flush()?;
     let head = String::from_utf8_lossy(&head);
     Ok(head.split(' ').nth(1).context("a request without a path")?.to_owned())
 }
@@ -166,7 +170,42 @@ fn median<T: Ord + Copy>(mut values: Vec<T>) -> anyhow::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    /// Starts a function that is a shell script; `$port` is the runtime API's.
+    fn start_script(body: &str) -> anyhow::Result<Start> {
+        let folder = tempfile::tempdir()?;
+        let script = folder.path().join("bootstrap");
+        std::fs::write(
+            &script,
+            format!("#!/bin/bash\nport=${{AWS_LAMBDA_RUNTIME_API#*:}}\n{body}\n"),
+        )?;
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+        start(&script, 3)
+    }
+
+    const CALL: &str = r#"exec 3<>/dev/tcp/127.0.0.1/$port; printf "$1 HTTP/1.1\r\n\r\n" >&3; read -r -t 60 <&3"#;
+
+    /// One test, because a process that another thread starts meanwhile would hold the script open for writing.
+    #[test]
+    fn only_a_function_that_asks_for_an_event_is_measured() {
+        let measured = start_script(&CALL.replace("$1", "GET /2018-06-01/runtime/invocation/next")).unwrap();
+        assert!(measured.until_next > Duration::ZERO && measured.until_next < PATIENCE);
+        assert!(!cfg!(target_os = "linux") || measured.resident > 0);
+
+        let error = start_script(&CALL.replace("$1", "POST /2018-06-01/runtime/init/error")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "it called /2018-06-01/runtime/init/error instead of asking for an event"
+        );
+
+        assert_eq!(
+            start_script("exit 3").unwrap_err().to_string(),
+            "it ended: exit status: 3"
+        );
+    }
 
     #[test]
     fn resident_memory_is_read_in_bytes() {
