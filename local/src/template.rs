@@ -154,8 +154,6 @@ pub struct Function {
     pub per_tenant: bool,
     /// The role that its credentials are for.
     pub role: LogicalId,
-    /// `ReservedConcurrentExecutions`, the most events in work at one time.
-    pub reserved_concurrency: Option<u32>,
     /// The log group, `/aws/lambda/{name}` unless `LoggingConfig` names one.
     pub log_group: String,
     /// `LoggingConfig.LogFormat`: `Text` or `JSON`.
@@ -477,7 +475,6 @@ impl Template {
             memory_mb: properties.number("MemorySize")?.unwrap_or(128),
             per_tenant,
             role,
-            reserved_concurrency: properties.number("ReservedConcurrentExecutions")?,
             log_format: logging_text("LogFormat")?,
             log_level: logging_text("ApplicationLogLevel")?,
         };
@@ -537,9 +534,9 @@ impl Template {
     }
 }
 
-/// What a function of the template may say. Others (events, layers, aliases, function URLs, …) would change how it is
+/// What a function of the template may say. Others (events, reserved concurrency, layers, aliases, function URLs, …) would change how it is
 /// invoked, which the stack doesn't do.
-const FUNCTION_PROPERTIES: [&str; 19] = [
+const FUNCTION_PROPERTIES: [&str; 18] = [
     "Architectures",
     "CodeUri",
     "Description",
@@ -552,7 +549,6 @@ const FUNCTION_PROPERTIES: [&str; 19] = [
     "PermissionsBoundary",
     "Policies",
     "PropagateTags",
-    "ReservedConcurrentExecutions",
     "Role",
     "Runtime",
     "Tags",
