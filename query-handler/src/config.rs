@@ -1,0 +1,190 @@
+//! What the environment sets for this function.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bulkhead_core::config::{ConfigError, Environment};
+use bulkhead_core::profile::MAX_STATUS_AGE_SECS;
+
+/// The alias of the model that answers where a plan names no other.
+pub const DEFAULT_MODEL: &str = "default";
+
+const MODELS: &str = "BULKHEAD_MODELS";
+const KNOWLEDGE_BASE_ID: &str = "BULKHEAD_KNOWLEDGE_BASE_ID";
+const MAX_TOKENS: &str = "BULKHEAD_MAX_TOKENS";
+const TEMPERATURE: &str = "BULKHEAD_TEMPERATURE";
+const GUARDRAIL_ID: &str = "BULKHEAD_GUARDRAIL_ID";
+const GUARDRAIL_VERSION: &str = "BULKHEAD_GUARDRAIL_VERSION";
+
+/// The function's configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The product's table.
+    pub table_name: String,
+    /// How old a tenant's status may be.
+    pub status_max_age: Duration,
+    /// The bucket of the documents: where every passage must come from.
+    pub bucket_name: String,
+    /// The knowledge base and how it is to answer.
+    pub knowledge_base: KnowledgeBaseConfig,
+}
+
+/// The knowledge base and how it is to answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnowledgeBaseConfig {
+    /// Its id.
+    pub id: String,
+    /// Models by alias: the ARN of a model or of an inference profile. [`DEFAULT_MODEL`] is among them.
+    pub models: BTreeMap<String, String>,
+    /// The most tokens that a model may write.
+    pub max_tokens: i32,
+    /// How freely it may choose its words, 0 to 1.
+    pub temperature: f32,
+    /// Whether a question may be split into several searches. It multiplies them, and AWS does not say whether the filter
+    /// reaches each one.
+    pub query_decomposition: bool,
+    /// The guardrail that questions and answers pass, if there is one.
+    pub guardrail: Option<GuardrailConfig>,
+}
+
+/// A guardrail
+/// (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_GuardrailConfiguration.html>).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuardrailConfig {
+    /// Its id, not its ARN.
+    pub id: String,
+    /// A number, or `DRAFT`.
+    pub version: String,
+}
+
+impl Config {
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// A variable is missing or wrong; the error names it.
+    pub fn from_env(environment: &Environment) -> Result<Self, ConfigError> {
+        let models: BTreeMap<String, String> = environment.json(MODELS)?;
+        if !models.contains_key(DEFAULT_MODEL) {
+            return Err(ConfigError::new(MODELS, format!("must name a `{DEFAULT_MODEL}`")));
+        }
+        if models.values().any(|model| !(1..=2048).contains(&model.len())) {
+            return Err(ConfigError::new(MODELS, "a model has 1 to 2,048 characters"));
+        }
+        let id = environment.required(KNOWLEDGE_BASE_ID)?;
+        if id.len() > 10 || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(ConfigError::new(KNOWLEDGE_BASE_ID, "at most 10 letters and digits"));
+        }
+        let max_tokens: i32 = environment.parsed_or(MAX_TOKENS, 1024)?;
+        if max_tokens < 1 {
+            return Err(ConfigError::new(MAX_TOKENS, "at least 1"));
+        }
+        let temperature: f32 = environment.parsed_or(TEMPERATURE, 0.0)?;
+        if !(0.0..=1.0).contains(&temperature) {
+            return Err(ConfigError::new(TEMPERATURE, "from 0 to 1"));
+        }
+        Ok(Self {
+            table_name: environment.required("BULKHEAD_TABLE_NAME")?.to_owned(),
+            status_max_age: environment.seconds_or(
+                "BULKHEAD_STATUS_MAX_AGE_SECS",
+                MAX_STATUS_AGE_SECS,
+                MAX_STATUS_AGE_SECS,
+            )?,
+            bucket_name: environment.required("BULKHEAD_BUCKET_NAME")?.to_owned(),
+            knowledge_base: KnowledgeBaseConfig {
+                id: id.to_owned(),
+                models,
+                max_tokens,
+                temperature,
+                query_decomposition: environment.parsed_or("BULKHEAD_QUERY_DECOMPOSITION", false)?,
+                guardrail: guardrail(environment)?,
+            },
+        })
+    }
+}
+
+/// Both variables or neither: a guardrail that half a configuration leaves out would be missed by nobody.
+fn guardrail(environment: &Environment) -> Result<Option<GuardrailConfig>, ConfigError> {
+    let (id, version) = match (
+        environment.optional(GUARDRAIL_ID),
+        environment.optional(GUARDRAIL_VERSION),
+    ) {
+        (None, None) => return Ok(None),
+        (Some(id), Some(version)) => (id, version),
+        (None, Some(_)) => return Err(ConfigError::new(GUARDRAIL_ID, "must be set with the version")),
+        (Some(_), None) => return Err(ConfigError::new(GUARDRAIL_VERSION, "must be set with the id")),
+    };
+    if !id
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    {
+        return Err(ConfigError::new(GUARDRAIL_ID, "an id of a-z and 0-9, not an ARN"));
+    }
+    if version != "DRAFT" && !version.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(ConfigError::new(GUARDRAIL_VERSION, "a number or DRAFT"));
+    }
+    Ok(Some(GuardrailConfig {
+        id: id.to_owned(),
+        version: version.to_owned(),
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let mut variables: BTreeMap<&str, &str> = BTreeMap::from([
+            ("BULKHEAD_TABLE_NAME", "bulkhead"),
+            ("BULKHEAD_BUCKET_NAME", "bulkhead-documents"),
+            (KNOWLEDGE_BASE_ID, "KB12345678"),
+            (
+                MODELS,
+                r#"{"default":"arn:aws:bedrock:eu-west-1::foundation-model/example"}"#,
+            ),
+        ]);
+        variables.extend(changes.iter().copied());
+        Config::from_env(&variables.into_iter().collect())
+    }
+
+    #[test]
+    fn what_is_not_set_has_its_default() {
+        let config = read(&[(GUARDRAIL_ID, ""), (GUARDRAIL_VERSION, "")]).unwrap();
+        assert_eq!(config.status_max_age, Duration::from_secs(20));
+        let knowledge_base = config.knowledge_base;
+        assert_eq!(knowledge_base.max_tokens, 1024);
+        assert_eq!(knowledge_base.temperature, 0.0);
+        assert!(!knowledge_base.query_decomposition);
+        assert_eq!(knowledge_base.guardrail, None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (changes, variable) in [
+            (&[(MODELS, "{}")][..], MODELS),
+            (&[(MODELS, r#"{"default":""}"#)], MODELS),
+            (&[(MODELS, "default")], MODELS),
+            (&[(KNOWLEDGE_BASE_ID, "../../models")], KNOWLEDGE_BASE_ID),
+            (&[(KNOWLEDGE_BASE_ID, " ")], KNOWLEDGE_BASE_ID),
+            (&[(MAX_TOKENS, "0")], MAX_TOKENS),
+            (&[(TEMPERATURE, "1.1")], TEMPERATURE),
+            (&[(TEMPERATURE, "NaN")], TEMPERATURE),
+            (
+                &[("BULKHEAD_STATUS_MAX_AGE_SECS", "21")],
+                "BULKHEAD_STATUS_MAX_AGE_SECS",
+            ),
+            (
+                &[("BULKHEAD_QUERY_DECOMPOSITION", "yes")],
+                "BULKHEAD_QUERY_DECOMPOSITION",
+            ),
+            (&[(GUARDRAIL_ID, "abc")], GUARDRAIL_VERSION),
+            (&[(GUARDRAIL_VERSION, "1")], GUARDRAIL_ID),
+            (
+                &[(GUARDRAIL_ID, "abc"), (GUARDRAIL_VERSION, "latest")],
+                GUARDRAIL_VERSION,
+            ),
+            (&[(GUARDRAIL_ID, "arn:aws:x"), (GUARDRAIL_VERSION, "1")], GUARDRAIL_ID),
+        ] {
+            assert_eq!(read(changes).unwrap_err().variable, variable, "{changes:?}");
+        }
+    }
+}

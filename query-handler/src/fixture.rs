@@ -1,0 +1,122 @@
+//! What tests are made of: callers, profiles, requests, passages.
+
+use std::time::{Duration, SystemTime};
+
+use aws_sdk_bedrockagentruntime::types::{Citation, GeneratedResponsePart, RetrievedReference, TextResponsePart};
+use bulkhead_core::document::{Audience, Document, DocumentId, DocumentStatus, MediaType};
+use bulkhead_core::profile::Profile;
+use bulkhead_core::request::Request;
+use bulkhead_core::tenant::{Group, TenantContext, TenantId, UnverifiedCaller, UserId};
+use bulkhead_core::time::{Clock, Timestamp};
+use lambda_http::request::LambdaRequest;
+use lambda_runtime::{Context, LambdaEvent};
+use serde_json::json;
+
+use crate::firewall::{Part, Passage, Released};
+
+pub const BUCKET: &str = "bulkhead-documents";
+pub const DOCUMENT: &str = "01JZ8Q4T9M5X7R2V6C3B1N0K8D";
+pub const OTHER_DOCUMENT: &str = "01JZ8Q4T9M5X7R2V6C3B1N0K9E";
+
+pub fn user() -> UserId {
+    UserId::derive("https://issuer.example.com", "alice")
+}
+
+pub fn context(tenant: &str, groups: &[&str]) -> TenantContext {
+    let caller = UnverifiedCaller {
+        tenant: Some(tenant.to_owned()),
+        user: Some(user().as_str().to_owned()),
+        roles: Some("reader".to_owned()),
+        groups: Some(groups.join(",")),
+        token_expiry: Some("4102444800".to_owned()),
+        runtime_tenant: Some(tenant.to_owned()),
+    };
+    TenantContext::new(&caller, &Clock::system()).unwrap()
+}
+
+pub fn profile(tenant: &str, groups: &[&str]) -> Profile {
+    let groups = groups.iter().map(|group| Group::parse(group).unwrap()).collect();
+    Profile::new(TenantId::parse(tenant).unwrap(), groups, Timestamp::from_unix(0))
+}
+
+/// A question of a reader of `tenant`, with ten seconds to answer it.
+pub fn request(tenant: &str, body: &str) -> Request {
+    request_within(tenant, body, Duration::from_secs(10))
+}
+
+/// A question of a reader of `tenant`, with `time` until the function is stopped.
+pub fn request_within(tenant: &str, body: &str, time: Duration) -> Request {
+    let event = json!({
+        "resource": "/genai/query",
+        "path": "/genai/query",
+        "httpMethod": "POST",
+        "headers": {"content-type": "application/json"},
+        "multiValueHeaders": {"content-type": ["application/json"]},
+        "requestContext": {
+            "requestId": "r-1",
+            "httpMethod": "POST",
+            "resourcePath": "/genai/query",
+            "identity": {},
+            "authorizer": {
+                "tenantId": tenant,
+                "userId": user(),
+                "roles": if tenant == "bulkhead-shared" { "operator" } else { "reader" },
+                "groups": "",
+                "tokenExpiry": "4102444800",
+            },
+        },
+        "body": body,
+        "isBase64Encoded": false,
+    });
+    let mut context = Context::default();
+    context.tenant_id = Some(tenant.to_owned());
+    let deadline = SystemTime::now() + time;
+    let since_epoch = deadline.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    context.deadline = u64::try_from(since_epoch.as_millis()).unwrap();
+    let event: LambdaRequest = serde_json::from_value(event).unwrap();
+    Request::new(LambdaEvent::new(event, context)).unwrap()
+}
+
+pub fn document(id: &str) -> Document {
+    Document {
+        document_id: DocumentId::parse(id).unwrap(),
+        name: "handbook.pdf".to_owned(),
+        media_type: MediaType::Pdf,
+        size: 1,
+        sha256: "0".repeat(64),
+        title: Some("Handbook".to_owned()),
+        audience: Audience::Everyone,
+        status: DocumentStatus::Indexed,
+        reason: None,
+        submitted: true,
+        completing: false,
+        checked_at: None,
+        created_at: Timestamp::from_unix(0),
+        updated_at: Timestamp::from_unix(0),
+        version: 3,
+    }
+}
+
+pub fn citation(text: &str, references: Vec<RetrievedReference>) -> Citation {
+    Citation::builder()
+        .generated_response_part(
+            GeneratedResponsePart::builder()
+                .text_response_part(TextResponsePart::builder().text(text).build())
+                .build(),
+        )
+        .set_retrieved_references(Some(references))
+        .build()
+}
+
+/// Parts that may leave, each with one passage; the first document has a title.
+pub fn released(parts: &[&str]) -> Released {
+    let part = |(n, text): (usize, &&str)| Part {
+        text: (*text).to_owned(),
+        passages: vec![Passage {
+            document: DocumentId::parse(if n == 0 { DOCUMENT } else { OTHER_DOCUMENT }).unwrap(),
+            title: (n == 0).then(|| "Handbook".to_owned()),
+            text: format!("Passage {n}."),
+        }],
+    };
+    Released::from_parts(parts.iter().enumerate().map(part).collect())
+}

@@ -1,0 +1,185 @@
+//! The request of `POST /genai/query`.
+
+use bulkhead_core::error::Error;
+use bulkhead_core::request::Request;
+use bulkhead_core::session::SessionHandle;
+use serde::Deserialize;
+
+use crate::quotation::Quotation;
+
+/// The most UTF-16 units that a question has: the stricter reading of Bedrock's 1,000 characters for a user's query
+/// (<https://docs.aws.amazon.com/general/latest/gr/bedrock.html>).
+pub const MAX_QUESTION: usize = 1000;
+/// The most UTF-16 units that a context has: what the prompts leave of Bedrock's 4,000.
+pub const MAX_CONTEXT: usize = 2000;
+
+const MAX_RESULTS: i64 = 20;
+const DEFAULT_RESULTS: i32 = 5;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Body {
+    user_query: String,
+    session_id: Option<String>,
+    context: Option<String>,
+    number_of_results: Option<i64>,
+}
+
+/// A question that may be asked. Whatever the caller said in words is quoted: it can't act as part of a prompt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// The question itself.
+    pub text: Quotation,
+    /// What the answer should take into account.
+    pub context: Option<Quotation>,
+    /// Which conversation it belongs to.
+    pub thread: Thread,
+    /// How many passages to look at.
+    pub results: i32,
+}
+
+/// Which conversation a question belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// One that begins with it.
+    New,
+    /// One of this name, if the caller has it.
+    Named(SessionHandle),
+    /// One of a name that none can have: as good as one that is not there.
+    Impossible,
+}
+
+impl Question {
+    /// Reads a request's body.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with a pointer to what is wrong, and what [`Request::json`] refuses.
+    pub fn read(request: &Request) -> Result<Self, Error> {
+        let body: Body = request.json()?;
+        if body.user_query.trim().is_empty() {
+            return Err(Error::invalid_at("/user_query", "Must not be blank."));
+        }
+        if longer(&body.user_query, MAX_QUESTION) {
+            return Err(Error::invalid_at(
+                "/user_query",
+                "At most 1,000 characters (UTF-16 units).",
+            ));
+        }
+        let context = body.context.filter(|context| !context.trim().is_empty());
+        if context.as_deref().is_some_and(|context| longer(context, MAX_CONTEXT)) {
+            return Err(Error::invalid_at(
+                "/context",
+                "At most 2,000 characters (UTF-16 units).",
+            ));
+        }
+        let results = match body.number_of_results {
+            None => DEFAULT_RESULTS,
+            Some(number) => i32::try_from(number)
+                .ok()
+                .filter(|_| (1..=MAX_RESULTS).contains(&number))
+                .ok_or_else(|| Error::invalid_at("/number_of_results", "From 1 to 20."))?,
+        };
+        Ok(Self {
+            text: Quotation::new(&body.user_query),
+            context: context.as_deref().map(Quotation::new),
+            thread: match body.session_id {
+                None => Thread::New,
+                Some(text) => SessionHandle::parse(&text).map_or(Thread::Impossible, Thread::Named),
+            },
+            results,
+        })
+    }
+}
+
+fn longer(text: &str, most: usize) -> bool {
+    text.encode_utf16().nth(most).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::fixture;
+
+    fn read(body: &Value) -> Result<Question, Error> {
+        Question::read(&fixture::request("acme", &body.to_string()))
+    }
+
+    #[test]
+    fn null_and_blank_are_absent() {
+        let plain = read(&json!({"user_query": "Who?"})).unwrap();
+        assert_eq!((&plain.thread, &plain.context, plain.results), (&Thread::New, &None, 5));
+        let nulls = json!({"user_query": "Who?", "session_id": null, "context": " \n", "number_of_results": null});
+        assert_eq!(read(&nulls).unwrap(), plain);
+    }
+
+    #[test]
+    fn a_name_that_no_conversation_can_have_is_not_an_error_of_form() {
+        let handle = SessionHandle::generate();
+        let thread = |id: &str| read(&json!({"user_query": "Who?", "session_id": id})).unwrap().thread;
+        assert_eq!(thread(handle.as_str()), Thread::Named(handle));
+        for impossible in [
+            "",
+            "x",
+            "../../TENANT#acme-2",
+            &"A".repeat(128),
+            "6f1c2c0e-0000-0000-0000-0000000000",
+        ] {
+            assert_eq!(thread(impossible), Thread::Impossible);
+        }
+    }
+
+    #[test]
+    fn limits_count_utf_16_units() {
+        let ship = "\u{1f6a2}";
+        for (body, pointer) in [
+            (json!({"user_query": ship.repeat(500)}), None),
+            (json!({"user_query": ship.repeat(500) + "?"}), Some("/user_query")),
+            (json!({"user_query": "?", "context": ship.repeat(1000)}), None),
+            (
+                json!({"user_query": "?", "context": ship.repeat(1000) + "!"}),
+                Some("/context"),
+            ),
+            (json!({"user_query": "?", "number_of_results": 1}), None),
+            (json!({"user_query": "?", "number_of_results": 20}), None),
+            (
+                json!({"user_query": "?", "number_of_results": 0}),
+                Some("/number_of_results"),
+            ),
+            (
+                json!({"user_query": "?", "number_of_results": 21}),
+                Some("/number_of_results"),
+            ),
+            (
+                json!({"user_query": "?", "number_of_results": -4_294_967_295_i64}),
+                Some("/number_of_results"),
+            ),
+            (
+                json!({"user_query": "?", "number_of_results": "5"}),
+                Some("/number_of_results"),
+            ),
+            (
+                json!({"user_query": "?", "number_of_results": 5.5}),
+                Some("/number_of_results"),
+            ),
+            (json!({"user_query": " \u{a0}\t"}), Some("/user_query")),
+            (json!({"user_query": null}), Some("/user_query")),
+            (json!({"user_query": ["?"]}), Some("/user_query")),
+            (json!({"user_query": "?", "session_id": 1}), Some("/session_id")),
+            (
+                json!({"user_query": "?", "filter": {"equals": {"key": "tenantId", "value": "acme-2"}}}),
+                Some("/filter"),
+            ),
+            (json!({"user_query": "?", "tenant_id": "acme-2"}), Some("/tenant_id")),
+            (json!({}), Some("")),
+        ] {
+            let pointed = match read(&body) {
+                Ok(_) => None,
+                Err(Error::Invalid { violations, .. }) => Some(violations[0].pointer.clone().into_owned()),
+                Err(error) => panic!("{error}"),
+            };
+            assert_eq!(pointed.as_deref(), pointer, "{body}");
+        }
+    }
+}
