@@ -7,6 +7,7 @@ pub mod document;
 pub mod dynamodb;
 pub mod fault;
 pub mod front_door;
+pub mod function;
 pub mod gateway;
 pub mod lambda;
 pub mod object;
