@@ -28,6 +28,7 @@ use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
 use uuid::Uuid;
 
+use crate::credential::IssuedCredential;
 use crate::template::{Function, LogicalId};
 use log::Log;
 pub use log::{LogLine, LogStream};
@@ -44,19 +45,8 @@ pub const MAX_RESPONSE_BYTES: usize = 6_291_556;
 /// Source: AWS Lambda Developer Guide, "Lambda quotas".
 pub const MAX_ENVIRONMENT_BYTES: usize = 4_096;
 
-/// Credentials for one process, as AWS puts them into an execution environment.
-#[derive(Clone)]
-pub struct ProcessCredentials {
-    /// `AWS_ACCESS_KEY_ID`.
-    pub access_key_id: String,
-    /// `AWS_SECRET_ACCESS_KEY`.
-    pub secret_access_key: String,
-    /// `AWS_SESSION_TOKEN`.
-    pub session_token: String,
-}
-
 /// Issues the credentials of a process that is about to start: for this function and, where it is isolated, this tenant.
-pub type CredentialSource = Arc<dyn Fn(&Function, Option<&str>) -> ProcessCredentials + Send + Sync>;
+pub type CredentialSource = Arc<dyn Fn(&Function, Option<&str>) -> IssuedCredential + Send + Sync>;
 
 /// How the emulator runs functions.
 #[derive(Clone)]

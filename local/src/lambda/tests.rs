@@ -36,10 +36,11 @@ fn settings() -> Settings {
     );
     Settings::new(
         examples,
-        Arc::new(|function, tenant| ProcessCredentials {
+        Arc::new(|function, tenant| IssuedCredential {
             access_key_id: format!("{}/{}", function.logical_id, tenant.unwrap_or("-")),
             secret_access_key: "secret".to_owned(),
             session_token: "token".to_owned(),
+            expires: None,
         }),
     )
 }
