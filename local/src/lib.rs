@@ -9,6 +9,7 @@ pub mod fault;
 pub mod front_door;
 pub mod function;
 pub mod gateway;
+pub mod identity;
 pub mod lambda;
 pub mod object;
 pub mod record;
