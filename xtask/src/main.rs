@@ -9,6 +9,11 @@
 //! hold.
 
 mod expansion;
+// The same source as the local stack's, and not that crate: it would have to be compiled, with all its emulators, before
+// any check could begin, and once more with the features that the tests add.
+#[cfg_attr(not(test), expect(dead_code, reason = "only release builds are packaged"))]
+#[path = "../../local/src/function.rs"]
+mod function;
 mod lint;
 mod measurement;
 mod package;

@@ -5,13 +5,13 @@
 
 use std::fs::File;
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use zip::write::SimpleFileOptions;
 
-use crate::measurement;
-use crate::workspace::{Workspace, check};
+use crate::workspace::Workspace;
+use crate::{function, measurement};
 
 /// The functions, each a package with a binary of the same name.
 const FUNCTIONS: [&str; 4] = ["authorizer", "query-handler", "tenant-admin", "control-plane"];
@@ -21,7 +21,8 @@ const FUNCTIONS: [&str; 4] = ["authorizer", "query-handler", "tenant-admin", "co
 /// # Errors
 /// If a build fails, a file can't be written, or a function ends before it asks for an event.
 pub fn run(workspace: &Workspace, runs: Option<u16>) -> anyhow::Result<()> {
-    let binaries = build(workspace)?;
+    let packages = FUNCTIONS.map(str::to_owned).into();
+    let binaries = function::binaries(&packages, function::Profile::Release)?;
     let folder = workspace.target.join("package");
     std::fs::create_dir_all(&folder)?;
     let mut table = String::new();
@@ -56,20 +57,6 @@ pub fn run(workspace: &Workspace, runs: Option<u16>) -> anyhow::Result<()> {
         binaries.display()
     )?;
     Ok(())
-}
-
-/// Builds the binaries, never with the rest of the workspace: its features would be unified into them.
-fn build(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let target = workspace.target.join("functions");
-    let mut command = workspace.cargo_command();
-    command
-        .args(["build", "--release", "--bins", "--target-dir"])
-        .arg(&target);
-    for name in FUNCTIONS {
-        command.args(["--package", name]);
-    }
-    check(&mut command)?;
-    Ok(target.join("release"))
 }
 
 /// One executable, named as the `provided` runtimes want it.
