@@ -21,7 +21,7 @@ struct CreateTenant {
 }
 
 impl CreateTenant {
-    /// What the contract's schema rules out is malformed (400); what only our rules do is unacceptable (422).
+    /// Applies the rules: a tenant's id that is none and a limit exceeded are 400, groups that are not acceptable 422.
     fn parse(self) -> Result<(TenantId, Vec<Group>), Error> {
         let tenant =
             TenantId::parse(&self.tenant).map_err(|error| Error::invalid_at("/tenant", format!("{error}.")))?;

@@ -1,1 +1,125 @@
-//! Placeholder.
+//! The tenant admin: a tenant's documents and their sidecars, and having them indexed.
+//!
+//! A document is declared, its content put, and the two completed: then it stands in the data source with its sidecar and
+//! is being ingested. Not here: who may ask (`authorizer`), tenants themselves and full syncs (`control-plane`), answers
+//! (`query-handler`). Modules are divided into decisions, which are pure and have the tests, and effects.
+
+mod completion;
+pub mod config;
+mod content;
+mod declaration;
+mod document;
+mod format;
+mod ingestion;
+mod object;
+mod sidecar;
+mod tenant;
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use bulkhead_core::document::{Document, DocumentId};
+use bulkhead_core::error::Error;
+use bulkhead_core::profile::{Profile, ProfileCache};
+use bulkhead_core::request::Request;
+use bulkhead_core::response::Response;
+use bulkhead_core::service::Handler;
+use bulkhead_core::store::{IngestionLease, Registry, Table, TenantStore};
+use bulkhead_core::tenant::{Role, TenantContext};
+use bulkhead_core::time::Clock;
+
+use self::config::Config;
+use self::ingestion::KnowledgeBase;
+use self::object::{Bucket, Objects};
+
+/// What the handlers share for the life of the environment, which serves one tenant.
+pub struct State {
+    clock: Clock,
+    profiles: ProfileCache,
+    table: Table,
+    bucket: Bucket,
+    lease: IngestionLease,
+    knowledge_base: KnowledgeBase,
+    ingestion_status_max_age: Duration,
+}
+
+impl State {
+    /// The state of a function so configured, in the account that `aws` reaches.
+    pub fn new(config: &Config, aws: &SdkConfig, clock: Clock) -> Self {
+        let table = Table::new(aws, &config.table_name);
+        Self {
+            profiles: ProfileCache::new(Registry::new(&table), config.status_max_age, clock.clone()),
+            bucket: Bucket::new(aws, &config.bucket_name),
+            lease: IngestionLease::new(&table, &clock),
+            knowledge_base: KnowledgeBase::new(aws, config),
+            ingestion_status_max_age: config.ingestion_status_max_age,
+            table,
+            clock,
+        }
+    }
+
+    async fn route(&self, request: &Request) -> Result<Response, Error> {
+        match request.route() {
+            ("POST", "/documents") => document::declare(self, request).await,
+            ("GET", "/documents") => document::list(self, request).await,
+            ("GET", "/documents/{document_id}") => document::get(self, request).await,
+            ("DELETE", "/documents/{document_id}") => document::delete(self, request).await,
+            ("PUT", "/documents/{document_id}/content") => content::put(self, request).await,
+            ("GET", "/documents/{document_id}/content") => content::get(self, request).await,
+            ("POST", "/documents/{document_id}/complete") => completion::complete(self, request).await,
+            ("GET", "/tenant") => tenant::get(self, request).await,
+            _ => Err(Error::NotFound),
+        }
+    }
+
+    /// Begins a call: the caller must be this environment's and have `role`. That the tenant is active is still to be
+    /// seen, by [`Visit::profile`] or [`Visit::document`].
+    fn admit(&self, request: &Request, role: Role) -> Result<Visit<'_>, Error> {
+        let context = TenantContext::new(request.caller(), &self.clock)?;
+        context.require(role)?;
+        Ok(Visit {
+            state: self,
+            store: TenantStore::new(&self.table, &context, &self.clock),
+            objects: self.bucket.of(&context),
+            context,
+        })
+    }
+}
+
+impl Handler for State {
+    async fn handle(&self, request: &Request) -> Result<Response, Error> {
+        // Boxed, because the nested futures of SDK calls are deeper than the compiler follows.
+        tokio::time::timeout(request.time_left(), Box::pin(self.route(request)))
+            .await
+            .map_err(|elapsed| Error::Timeout(elapsed.into()))?
+    }
+}
+
+/// One call of a caller with the role that it needs: who asks, and the doors to what is their tenant's.
+pub(crate) struct Visit<'a> {
+    state: &'a State,
+    context: TenantContext,
+    store: TenantStore,
+    objects: Objects<'a>,
+}
+
+impl Visit<'_> {
+    /// The tenant's profile, if it is active.
+    async fn profile(&self) -> Result<Profile, Error> {
+        self.state.profiles.active(&self.context).await
+    }
+
+    /// The document that the path names, and the tenant's profile if it is active. One is read beside the other.
+    async fn document(&self, request: &Request) -> Result<(Profile, Document), Error> {
+        let id = DocumentId::parse(request.path_parameter("document_id")?);
+        let record = async {
+            match &id {
+                Some(id) => self.store.document(id).await,
+                // What can't be an id names nothing, but a suspended tenant learns no more of that than of another.
+                None => Ok(None),
+            }
+        };
+        let (profile, document) = tokio::try_join!(self.profile(), record)?;
+        Ok((profile, document.ok_or(Error::NotFound)?))
+    }
+}

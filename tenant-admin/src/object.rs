@@ -1,0 +1,374 @@
+//! The tenant's objects in the bucket: the one place that calls S3.
+//!
+//! Keys are derived from the context's tenant and the document's id, never from a name. What arrives stands under `u/`,
+//! which the knowledge base does not read; documents and their sidecars stand under `t/`, which it does.
+
+use std::time::Duration;
+
+use aws_config::SdkConfig;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::ResponseChecksumValidation;
+use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::presigning::PresigningConfig;
+use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::ChecksumMode;
+use bulkhead_core::document::{Document, ObjectKey};
+use bulkhead_core::error::Error;
+use bulkhead_core::tenant::{TenantContext, TenantId};
+use data_encoding::{BASE64, HEXLOWER};
+use sha2::{Digest as _, Sha256};
+
+use crate::format::BEGINNING;
+use crate::sidecar::Sidecar;
+
+/// How long a link to content lasts.
+const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
+
+/// The product's bucket. It can't be asked anything: [`Objects`] can.
+#[derive(Debug)]
+pub(crate) struct Bucket {
+    client: Client,
+    name: String,
+}
+
+impl Bucket {
+    /// The bucket `name` in the account that `aws` reaches.
+    pub(crate) fn new(aws: &SdkConfig, name: &str) -> Self {
+        let configuration = aws_sdk_s3::config::Builder::from(aws)
+            // A checksum is of a whole object: it can't be compared with the beginning of one, and a link that asked for
+            // it would not work in a browser.
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
+            .build();
+        Self {
+            client: Client::from_conf(configuration),
+            name: name.to_owned(),
+        }
+    }
+
+    /// The objects of the context's tenant.
+    pub(crate) fn of(&self, context: &TenantContext) -> Objects<'_> {
+        Objects {
+            bucket: self,
+            tenant: context.tenant().clone(),
+        }
+    }
+}
+
+/// The objects of one tenant.
+#[derive(Debug)]
+pub(crate) struct Objects<'a> {
+    bucket: &'a Bucket,
+    tenant: TenantId,
+}
+
+/// What has arrived as a document's content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Upload {
+    /// Its size in bytes.
+    pub(crate) size: u64,
+    /// Its SHA-256 as S3 computed it, in lower-case hexadecimal digits.
+    pub(crate) sha256: String,
+    /// Its first bytes, at most [`BEGINNING`].
+    pub(crate) beginning: Vec<u8>,
+    /// Names exactly what was looked at.
+    pub(crate) etag: String,
+}
+
+/// Where the knowledge base finds a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Location {
+    /// The URI of the object.
+    pub(crate) document: String,
+    /// The URI of its sidecar.
+    pub(crate) sidecar: String,
+}
+
+impl Objects<'_> {
+    /// Where the knowledge base finds `document`.
+    pub(crate) fn location(&self, document: &Document) -> Location {
+        let key = document.key(&self.tenant);
+        Location {
+            sidecar: format!("s3://{}/{}", self.bucket.name, key.sidecar()),
+            document: format!("s3://{}/{key}", self.bucket.name),
+        }
+    }
+
+    /// Puts what arrived as a document's content; S3 computes its checksum too.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn put_upload(&self, document: &Document, content: &[u8]) -> Result<(), Error> {
+        let key = document.upload_key(&self.tenant);
+        self.put(&key, content.to_vec(), document.media_type.as_str()).await
+    }
+
+    /// What has arrived as a document's content, if something has.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if it was replaced at that moment, [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn upload(&self, document: &Document) -> Result<Option<Upload>, Error> {
+        let key = document.upload_key(&self.tenant);
+        let client = &self.bucket.client;
+        let head = async {
+            let call = client
+                .head_object()
+                .bucket(&self.bucket.name)
+                .key(key.as_str())
+                .checksum_mode(ChecksumMode::Enabled);
+            found(call.send().await)
+        };
+        let beginning = async {
+            let call = client
+                .get_object()
+                .bucket(&self.bucket.name)
+                .key(key.as_str())
+                .range(format!("bytes=0-{}", BEGINNING - 1));
+            let Some(answer) = found(call.send().await)? else {
+                return Ok(None);
+            };
+            let bytes = answer
+                .body
+                .collect()
+                .await
+                .map_err(|error| Error::Unavailable(Box::new(error)))?
+                .to_vec();
+            Ok(Some((answer.e_tag, bytes)))
+        };
+        let (Some(head), Some((etag, beginning))) = tokio::try_join!(head, beginning)? else {
+            return Ok(None);
+        };
+        let etag = etag
+            .filter(|etag| Some(etag) == head.e_tag.as_ref())
+            .ok_or_else(|| Error::conflict("The content is being replaced; try again."))?;
+        let checksum = head
+            .checksum_sha256
+            .ok_or_else(|| Error::internal("an upload without a checksum"))?;
+        let digest = BASE64.decode(checksum.as_bytes()).map_err(Error::internal)?;
+        Ok(Some(Upload {
+            size: head
+                .content_length
+                .and_then(|length| length.try_into().ok())
+                .unwrap_or_default(),
+            sha256: HEXLOWER.encode(&digest),
+            beginning,
+            etag,
+        }))
+    }
+
+    /// Puts a document's sidecar into the data source.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn put_sidecar(&self, document: &Document, sidecar: Sidecar) -> Result<(), Error> {
+        let key = document.key(&self.tenant).sidecar();
+        self.put(&key, sidecar.into_bytes(), "application/json").await
+    }
+
+    /// Copies what arrived into the data source, if it is still what `etag` names; false if it is not. The sidecar must
+    /// stand there.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn copy_in(&self, document: &Document, etag: &str) -> Result<bool, Error> {
+        let call = self
+            .bucket
+            .client
+            .copy_object()
+            .bucket(&self.bucket.name)
+            .key(document.key(&self.tenant).as_str())
+            // Neither a bucket's name nor our keys have characters to escape.
+            .copy_source(format!("{}/{}", self.bucket.name, document.upload_key(&self.tenant)))
+            .copy_source_if_match(etag);
+        match call.send().await {
+            Err(error) if status(&error) == Some(412) => Ok(false),
+            answer => Ok(found(answer)?.is_some()),
+        }
+    }
+
+    /// Deletes what arrived as a document's content.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn delete_upload(&self, document: &Document) -> Result<(), Error> {
+        self.delete(&document.upload_key(&self.tenant)).await
+    }
+
+    /// Deletes a document's object from the data source.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn delete_object(&self, document: &Document) -> Result<(), Error> {
+        self.delete(&document.key(&self.tenant)).await
+    }
+
+    /// Deletes a document's sidecar. The object must be gone.
+    ///
+    /// # Errors
+    /// [`Error::UpstreamThrottled`], [`Error::Unavailable`].
+    pub(crate) async fn delete_sidecar(&self, document: &Document) -> Result<(), Error> {
+        self.delete(&document.key(&self.tenant).sidecar()).await
+    }
+
+    /// A link to a document's content that lasts five minutes, as a download with `disposition`.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it can't be signed.
+    pub(crate) async fn link(&self, document: &Document, disposition: &str) -> Result<String, Error> {
+        let lifetime = PresigningConfig::expires_in(LINK_LIFETIME).map_err(Error::internal)?;
+        let link = self
+            .bucket
+            .client
+            .get_object()
+            .bucket(&self.bucket.name)
+            .key(document.key(&self.tenant).as_str())
+            .response_content_disposition(disposition)
+            .response_content_type(document.media_type.as_str())
+            .response_cache_control("private, no-store")
+            .presigned(lifetime)
+            .await
+            .map_err(failed)?;
+        Ok(link.uri().to_owned())
+    }
+
+    async fn put(&self, key: &ObjectKey, body: Vec<u8>, media_type: &str) -> Result<(), Error> {
+        let call = self
+            .bucket
+            .client
+            .put_object()
+            .bucket(&self.bucket.name)
+            .key(key.as_str())
+            .content_type(media_type)
+            .checksum_sha256(BASE64.encode(&Sha256::digest(&body)))
+            .body(ByteStream::from(body));
+        call.send().await.map_err(failed)?;
+        Ok(())
+    }
+
+    /// Deleting what is not there is no error to S3.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), Error> {
+        let call = self
+            .bucket
+            .client
+            .delete_object()
+            .bucket(&self.bucket.name)
+            .key(key.as_str());
+        call.send().await.map_err(failed)?;
+        Ok(())
+    }
+}
+
+fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
+    error.raw_response().map(|response| response.status().as_u16())
+}
+
+/// An answer, or `None` for an object that is not there.
+fn found<T, E>(answer: Result<T, SdkError<E, HttpResponse>>) -> Result<Option<T>, Error>
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        // A bucket that is not there is a mistake of ours, and not the client's.
+        Err(error) if status(&error) == Some(404) && error.code() != Some("NoSuchBucket") => Ok(None),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// What a failed call is to the caller.
+fn failed<E>(error: SdkError<E, HttpResponse>) -> Error
+where
+    E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
+{
+    match (error.code(), status(&error)) {
+        (Some("SlowDown" | "ThrottlingException" | "RequestLimitExceeded"), _) | (_, Some(429)) => {
+            Error::UpstreamThrottled(Box::new(error))
+        }
+        (_, Some(400..=499)) => Error::internal(error),
+        _ => Error::Unavailable(Box::new(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region};
+    use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+    use bulkhead_core::document::{Audience, DocumentId, DocumentStatus, MediaType};
+    use bulkhead_core::time::Timestamp;
+
+    use super::*;
+
+    fn bucket(endpoint: &str) -> Bucket {
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+        let aws = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(endpoint)
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        Bucket::new(&aws, "bucket")
+    }
+
+    fn document() -> Document {
+        Document {
+            document_id: DocumentId::parse("01JZZZZZZZZZZZZZZZZZZZZZZZ").unwrap(),
+            name: "../acme-2/x.pdf".to_owned(),
+            media_type: MediaType::Pdf,
+            size: 1,
+            sha256: "0".repeat(64),
+            title: None,
+            audience: Audience::Everyone,
+            status: DocumentStatus::Indexed,
+            reason: None,
+            completing: false,
+            submitted: true,
+            checked_at: None,
+            created_at: Timestamp::from_unix(0),
+            updated_at: Timestamp::from_unix(0),
+            version: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_link_is_good_for_one_object_and_five_minutes() {
+        // By address and not by name, as on one machine: then the bucket stands in the path.
+        let bucket = bucket("http://127.0.0.1:9");
+        let objects = Objects {
+            bucket: &bucket,
+            tenant: TenantId::parse("acme").unwrap(),
+        };
+        let link = objects
+            .link(&document(), "attachment; filename=\"x.pdf\"")
+            .await
+            .unwrap();
+        let (address, query) = link.split_once('?').unwrap();
+        assert_eq!(
+            address,
+            "http://127.0.0.1:9/bucket/t/acme/01JZZZZZZZZZZZZZZZZZZZZZZZ.pdf"
+        );
+        let parameters: Vec<&str> = query.split('&').collect();
+        assert!(parameters.contains(&"X-Amz-Expires=300"), "{query}");
+        assert!(
+            parameters.contains(&"response-content-type=application%2Fpdf"),
+            "{query}"
+        );
+        assert!(
+            parameters.contains(&"response-content-disposition=attachment%3B%20filename%3D%22x.pdf%22"),
+            "{query}"
+        );
+        // Nothing but the host: a browser sends no header that S3 would have to see.
+        assert!(parameters.contains(&"X-Amz-SignedHeaders=host"), "{query}");
+    }
+
+    #[test]
+    fn the_knowledge_base_is_told_of_the_document_and_its_sidecar() {
+        let bucket = bucket("http://127.0.0.1:9");
+        let objects = Objects {
+            bucket: &bucket,
+            tenant: TenantId::parse("acme").unwrap(),
+        };
+        let location = objects.location(&document());
+        assert_eq!(location.document, "s3://bucket/t/acme/01JZZZZZZZZZZZZZZZZZZZZZZZ.pdf");
+        assert_eq!(location.sidecar, format!("{}.metadata.json", location.document));
+    }
+}
