@@ -43,7 +43,7 @@ const MAX_DOCUMENT: usize = 512 * 1024;
 pub struct Limits {
     /// How old keys may get while the issuer answers.
     pub max_age: Duration,
-    /// How old keys may get while it does not.
+    /// How old keys may get while it does not. Less than `max_age` counts as that.
     pub max_stale: Duration,
     /// The least time between two fetches that nothing but an unknown key id or a failure asks for.
     pub cooldown: Duration,
@@ -182,7 +182,8 @@ impl KeyCache {
 
     fn usable(&self, snapshot: &Snapshot, id: &str) -> Option<Arc<VerificationKey>> {
         let key_set = snapshot.key_set.as_ref()?;
-        (key_set.at.age(self.now()) <= self.limits.max_stale).then(|| key_set.keys.find(id))?
+        let bound = self.limits.max_stale.max(self.limits.max_age);
+        (key_set.at.age(self.now()) <= bound).then(|| key_set.keys.find(id))?
     }
 
     fn rested(&self, snapshot: &Snapshot) -> bool {

@@ -70,19 +70,17 @@ pub struct State<D> {
 }
 
 impl<D: Directory> State<D> {
-    /// A state with empty caches.
-    pub fn new(config: Config, directory: D, clock: Clock) -> Self {
+    /// Builds the state; the issuers' keys are on their way while `directory` is built. An issuer that is down delays the
+    /// start by the time that a fetch may take, and nothing else.
+    pub async fn start(config: Config, directory: impl Future<Output = D>, clock: Clock) -> Self {
+        let keys = KeyCache::new(config.issuers.key_sources(), config.key_limits, clock.clone());
+        let ((), directory) = tokio::join!(keys.warm(), directory);
         Self {
-            keys: KeyCache::new(config.issuers.key_sources(), config.key_limits, clock.clone()),
+            keys,
             statuses: StatusCache::new(directory, config.status_max_age, clock.clone()),
             issuers: config.issuers,
             clock,
         }
-    }
-
-    /// Fetches the issuers' keys ahead of the first request.
-    pub async fn warm(&self) {
-        self.keys.warm().await;
     }
 
     /// Answers one request.

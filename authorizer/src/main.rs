@@ -19,10 +19,9 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     telemetry::init(&environment);
     let config = Config::from_env(&environment)?;
     token::self_test()?;
-    let aws = aws::configuration().await;
-    let registry = Registry::new(&Table::new(&aws, &config.table_name));
-    let state = Arc::new(State::new(config, registry, Clock::system()));
-    state.warm().await;
+    let table_name = config.table_name.clone();
+    let registry = async { Registry::new(&Table::new(&aws::configuration().await, &table_name)) };
+    let state = Arc::new(State::start(config, registry, Clock::system()).await);
     lambda_runtime::run(service_fn(move |event: LambdaEvent<Event>| {
         let state = Arc::clone(&state);
         async move { state.handle(&event.payload).await }

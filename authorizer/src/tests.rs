@@ -46,7 +46,7 @@ impl Case {
         ];
         let entry = change(fixture::entry(&own), changes);
         let clock = FakeClock::at(NOW);
-        let state = State::new(config(&[entry]), tenants(), clock.clock());
+        let state = State::start(config(&[entry]), async { tenants() }, clock.clock()).await;
         Self { server, clock, state }
     }
 
@@ -263,11 +263,12 @@ async fn an_issuer_speaks_for_its_own_tenants_with_its_own_keys() {
         ])
     };
     let clock = FakeClock::at(NOW);
-    let state = State::new(
+    let state = State::start(
         config(&[entry(&one, "acme"), entry(&two, "acme-2")]),
-        tenants(),
+        async { tenants() },
         clock.clock(),
-    );
+    )
+    .await;
     let ask = async |signer: &RsaSigner, issuer: &IssuerServer, tenant: &str| {
         let claims = fixture::claims(&[("iss", json!(issuer.issuer())), ("custom:tenant_id", json!(tenant))]);
         let token = signer.token(&fixture::header(), &claims);
@@ -344,8 +345,13 @@ async fn a_good_token_before_it_helps_no_forgery() {
 async fn an_issuer_without_keys_is_a_401_and_not_a_fault() {
     let case = Case::new().await;
     case.server.jwks(Reply::Close);
-    case.state.warm().await;
-    assert_eq!(case.ask_with(&[]).await, Err(Failure::Unauthorized));
+    case.clock.advance(Duration::from_secs(3601));
+    let now = NOW.as_unix() + 3601;
+    let changes = [("iat", json!(now)), ("exp", json!(now + 60))];
+    assert_eq!(case.ask_with(&changes).await, Err(Failure::Unauthorized));
+    case.server.jwks(Reply::keys(&[RsaSigner::shared().jwk("rsa")]));
+    case.clock.advance(Duration::from_secs(10));
+    assert!(case.ask_with(&changes).await.is_ok());
 }
 
 #[tokio::test]

@@ -215,6 +215,21 @@ async fn an_outage_is_survived_for_an_hour_and_no_longer() {
 }
 
 #[tokio::test]
+async fn without_stale_keys_an_outage_begins_at_the_age() {
+    let case = Case::with(Limits {
+        max_stale: Duration::ZERO,
+        ..limits()
+    })
+    .await;
+    assert!(case.finds("a").await);
+    case.server.jwks(Reply::Close);
+    case.clock.advance(seconds(300));
+    assert!(case.finds("a").await);
+    case.clock.advance(seconds(1));
+    assert!(!case.finds("a").await);
+}
+
+#[tokio::test]
 async fn an_outage_at_the_start_ends_with_the_cooldown() {
     let case = Case::new().await;
     case.server.jwks(Reply::Close);
@@ -284,7 +299,7 @@ async fn others_do_not_wait_while_one_request_refreshes() {
     };
     tokio::time::timeout(seconds(20), begins).await.unwrap();
     for _ in 0..10 {
-        assert!(case.finds("a").await);
+        assert_eq!(tokio::time::timeout(seconds(20), case.finds("a")).await, Ok(true));
     }
     assert!(!refreshing.is_finished());
     // A request that goes away in the middle of a refresh leaves nothing locked.
