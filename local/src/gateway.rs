@@ -9,10 +9,11 @@
 //!
 //! It knows no function: [`Invoke`] is the seam to whatever runs them.
 //!
-//! What AWS does not document, and how it is taken here: path parameters are percent-decoded once and `path` is not;
-//! an identity source's header matches in any case; nulls in an authorizer's answer make it unusable; a `*` in an Allow
-//! reaches to the end of the ARN; a malformed proxy response is a `DEFAULT_5XX` with status 502, a throttled function an
-//! `INTEGRATION_FAILURE` with 500, a missing or unwanted tenant an `API_CONFIGURATION_ERROR`.
+//! What AWS does not document, and how it is taken here: path parameters are percent-decoded once, `path` and the method
+//! ARN keep the spelling of the request with its escapes and trailing slash; an identity source's header matches in any
+//! case; nulls in an authorizer's answer make it unusable; a malformed proxy response is a `DEFAULT_5XX` with status 502,
+//! a throttled function an `INTEGRATION_FAILURE` with 500, a missing or unwanted tenant an `API_CONFIGURATION_ERROR`. A `*`
+//! in an Allow reaches to the end of the ARN, which AWS does document.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

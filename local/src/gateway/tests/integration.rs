@@ -282,6 +282,19 @@ async fn a_departed_client_does_not_end_the_invocation() {
     fixture.raw("GET /test/health", "").await;
     release.notify_one();
     assert_eq!(finished.recv().await, Some("finished"));
+    let logged = async {
+        while !fixture
+            .gateway
+            .requests()
+            .iter()
+            .any(|entry| entry.operation.as_deref() == Some("public"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), logged)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
