@@ -10,6 +10,7 @@ pub mod front_door;
 pub mod function;
 pub mod gateway;
 pub mod identity;
+pub mod knowledge_base;
 pub mod lambda;
 pub mod object;
 pub mod record;
