@@ -11,4 +11,11 @@
 //! Who may call it is decided before it: there is no credential here. Its ranking is lexical, not by meaning, and prompt
 //! templates have no effect on answers.
 
+pub mod chunk;
 pub mod extraction;
+pub mod generation;
+pub mod index;
+pub mod outline;
+pub mod retrieval;
+pub mod session;
+pub mod term;
