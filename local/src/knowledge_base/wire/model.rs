@@ -1,0 +1,496 @@
+//! The requests' shapes, as the service's own model (botocore's `service-2.json`) has them, and their validation.
+//!
+//! Lengths are counted in UTF-16 units, the stricter reading of Smithy's "length of a string".
+
+use serde_json::Value;
+
+/// What a value must be.
+pub(super) enum Shape {
+    Text {
+        min: usize,
+        max: usize,
+        is_valid: fn(&str) -> bool,
+    },
+    Choice(&'static [&'static str]),
+    Integer {
+        min: i64,
+        max: i64,
+    },
+    Number {
+        min: f64,
+        max: f64,
+    },
+    /// Checked elsewhere, or not at all.
+    Any,
+    List {
+        of: &'static Shape,
+        min: usize,
+        max: usize,
+    },
+    Structure(&'static [Member]),
+}
+
+/// A member of a structure.
+pub(super) struct Member {
+    name: &'static str,
+    required: bool,
+    shape: Shape,
+}
+
+const fn must(name: &'static str, shape: Shape) -> Member {
+    Member {
+        name,
+        required: true,
+        shape,
+    }
+}
+
+const fn may(name: &'static str, shape: Shape) -> Member {
+    Member {
+        name,
+        required: false,
+        shape,
+    }
+}
+
+const fn text(min: usize, max: usize) -> Shape {
+    Shape::Text {
+        min,
+        max,
+        is_valid: |_| true,
+    }
+}
+
+/// What was found in a request.
+#[derive(Default)]
+pub(super) struct Findings {
+    /// Constraints that do not hold.
+    pub(super) errors: Vec<String>,
+    /// Members that the shape does not have.
+    pub(super) unknown: Vec<String>,
+}
+
+/// Compares a value with a shape.
+pub(super) fn check(shape: &Shape, value: &Value, path: &str, findings: &mut Findings) {
+    let mut fail = |constraint: String| {
+        findings
+            .errors
+            .push(format!("Value at '{path}' failed to satisfy constraint: {constraint}"));
+    };
+    match shape {
+        Shape::Any => {}
+        Shape::Text { min, max, is_valid } => match value.as_str() {
+            None => fail("Member must be a string".to_owned()),
+            Some(text) => {
+                let length = text.encode_utf16().count();
+                if length < *min {
+                    fail(format!("Member must have length greater than or equal to {min}"));
+                } else if length > *max {
+                    fail(format!("Member must have length less than or equal to {max}"));
+                } else if !is_valid(text) {
+                    fail("Member must satisfy regular expression pattern".to_owned());
+                }
+            }
+        },
+        Shape::Choice(choices) => {
+            if !value.as_str().is_some_and(|text| choices.contains(&text)) {
+                fail(format!("Member must satisfy enum value set: [{}]", choices.join(", ")));
+            }
+        }
+        Shape::Integer { min, max } => match value.as_i64() {
+            None => fail("Member must be an integer".to_owned()),
+            Some(number) if number < *min => fail(format!("Member must have value greater than or equal to {min}")),
+            Some(number) if number > *max => fail(format!("Member must have value less than or equal to {max}")),
+            Some(_) => {}
+        },
+        Shape::Number { min, max } => match value.as_f64() {
+            None => fail("Member must be a number".to_owned()),
+            Some(number) if number < *min => fail(format!("Member must have value greater than or equal to {min}")),
+            Some(number) if number > *max => fail(format!("Member must have value less than or equal to {max}")),
+            Some(_) => {}
+        },
+        Shape::List { of, min, max } => match value.as_array() {
+            None => fail("Member must be a list".to_owned()),
+            Some(members) if members.len() < *min => {
+                fail(format!("Member must have length greater than or equal to {min}"));
+            }
+            Some(members) if members.len() > *max => {
+                fail(format!("Member must have length less than or equal to {max}"))
+            }
+            Some(members) => {
+                for (index, member) in members.iter().enumerate() {
+                    check(of, member, &format!("{path}.{}.member", index + 1), findings);
+                }
+            }
+        },
+        Shape::Structure(members) => match value.as_object() {
+            None => fail("Member must be a structure".to_owned()),
+            Some(object) => {
+                let below = |name: &str| {
+                    if path.is_empty() {
+                        name.to_owned()
+                    } else {
+                        format!("{path}.{name}")
+                    }
+                };
+                for member in *members {
+                    match object.get(member.name).filter(|value| !value.is_null()) {
+                        Some(value) => check(&member.shape, value, &below(member.name), findings),
+                        None if member.required => findings.errors.push(format!(
+                            "Value null at '{}' failed to satisfy constraint: Member must not be null",
+                            below(member.name)
+                        )),
+                        None => {}
+                    }
+                }
+                let is_unknown = |name: &&String| !members.iter().any(|member| member.name == name.as_str());
+                findings
+                    .unknown
+                    .extend(object.keys().filter(is_unknown).map(|name| below(name)));
+            }
+        },
+    }
+}
+
+fn is_alphanumeric(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}
+
+fn is_session_id(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._:-".contains(&byte))
+}
+
+/// `[a-zA-Z0-9](-*[a-zA-Z0-9]){0,256}`
+fn is_client_token(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.ends_with(|last: char| last.is_ascii_alphanumeric())
+}
+
+/// `s3://.{1,128}`: bucket, slash and key of a document.
+fn is_document_uri(text: &str) -> bool {
+    text.strip_prefix("s3://").is_some_and(|rest| {
+        (1..=128).contains(&rest.encode_utf16().count()) && !rest.contains(['\n', '\r', '\u{2028}', '\u{2029}'])
+    })
+}
+
+/// `s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.{1,1024}`
+fn is_metadata_uri(text: &str) -> bool {
+    let Some((bucket, key)) = text.strip_prefix("s3://").and_then(|rest| rest.split_once('/')) else {
+        return false;
+    };
+    let is_edge = |edge: char| edge.is_ascii_lowercase() || edge.is_ascii_digit();
+    (3..=63).contains(&bucket.len())
+        && bucket
+            .chars()
+            .all(|character| is_edge(character) || character == '.' || character == '-')
+        && bucket.starts_with(is_edge)
+        && bucket.ends_with(is_edge)
+        && (1..=1_024).contains(&key.encode_utf16().count())
+}
+
+/// The model's pattern allows ids of foundation models, and ARNs of models and inference profiles.
+fn is_model(text: &str) -> bool {
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:/".contains(&byte))
+    };
+    match text.strip_prefix("arn:aws") {
+        None => is_name(text),
+        Some(rest) => {
+            let parts: Vec<&str> = rest.splitn(5, ':').collect();
+            match parts.as_slice() {
+                [partition, service, region, account, resource] => {
+                    (partition.is_empty() || partition.starts_with('-'))
+                        && matches!(*service, "bedrock" | "sagemaker")
+                        && !region.is_empty()
+                        && (account.is_empty()
+                            || account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()))
+                        && is_name(resource)
+                }
+                _ => false,
+            }
+        }
+    }
+}
+
+fn is_guardrail_id(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+}
+
+fn is_guardrail_version(text: &str) -> bool {
+    text == "DRAFT" || !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+const CLIENT_TOKEN: Member = may(
+    "clientToken",
+    Shape::Text {
+        min: 33,
+        max: 256,
+        is_valid: is_client_token,
+    },
+);
+
+const GUARDRAIL: Member = may(
+    "guardrailConfiguration",
+    Shape::Structure(&[
+        must(
+            "guardrailId",
+            Shape::Text {
+                min: 1,
+                max: 64,
+                is_valid: is_guardrail_id,
+            },
+        ),
+        must(
+            "guardrailVersion",
+            Shape::Text {
+                min: 1,
+                max: 5,
+                is_valid: is_guardrail_version,
+            },
+        ),
+    ]),
+);
+
+const RETRIEVAL: Shape = Shape::Structure(&[must(
+    "vectorSearchConfiguration",
+    Shape::Structure(&[
+        may("numberOfResults", Shape::Integer { min: 1, max: 100 }),
+        may("overrideSearchType", Shape::Choice(&["HYBRID", "SEMANTIC"])),
+        // A shape of its own: `retrieval::Filter`.
+        may("filter", Shape::Any),
+        may("implicitFilterConfiguration", Shape::Any),
+        may("rerankingConfiguration", Shape::Any),
+    ]),
+)]);
+
+const USER_CONTEXT: Member = may("userContext", Shape::Structure(&[must("userId", text(1, 2_048))]));
+
+/// Retrieve. The model allows 20,000 characters of text, the quota on knowledge bases of this kind 1,000.
+pub(super) const RETRIEVE: Shape = Shape::Structure(&[
+    must(
+        "retrievalQuery",
+        Shape::Structure(&[
+            may("text", text(1, 1_000)),
+            may("type", Shape::Choice(&["TEXT", "IMAGE"])),
+            may("image", Shape::Any),
+        ]),
+    ),
+    may("retrievalConfiguration", RETRIEVAL),
+    GUARDRAIL,
+    may("nextToken", text(1, 2_048)),
+    USER_CONTEXT,
+]);
+
+const TEMPLATE: Member = may(
+    "promptTemplate",
+    Shape::Structure(&[may("textPromptTemplate", text(1, 4_000))]),
+);
+
+const INFERENCE: Member = may(
+    "inferenceConfig",
+    Shape::Structure(&[may(
+        "textInferenceConfig",
+        Shape::Structure(&[
+            may("maxTokens", Shape::Integer { min: 0, max: 65_536 }),
+            may(
+                "stopSequences",
+                Shape::List {
+                    of: &text(1, 1_000),
+                    min: 0,
+                    max: 4,
+                },
+            ),
+            may("temperature", Shape::Number { min: 0.0, max: 1.0 }),
+            may("topP", Shape::Number { min: 0.0, max: 1.0 }),
+        ]),
+    )]),
+);
+
+const PERFORMANCE: Member = may(
+    "performanceConfig",
+    Shape::Structure(&[may("latency", Shape::Choice(&["standard", "optimized"]))]),
+);
+
+/// RetrieveAndGenerate.
+pub(super) const RETRIEVE_AND_GENERATE: Shape = Shape::Structure(&[
+    must("input", Shape::Structure(&[must("text", text(1, 1_000))])),
+    must(
+        "retrieveAndGenerateConfiguration",
+        Shape::Structure(&[
+            must("type", Shape::Choice(&["KNOWLEDGE_BASE", "EXTERNAL_SOURCES"])),
+            may(
+                "knowledgeBaseConfiguration",
+                Shape::Structure(&[
+                    must(
+                        "knowledgeBaseId",
+                        Shape::Text {
+                            min: 1,
+                            max: 10,
+                            is_valid: is_alphanumeric,
+                        },
+                    ),
+                    must(
+                        "modelArn",
+                        Shape::Text {
+                            min: 1,
+                            max: 2_048,
+                            is_valid: is_model,
+                        },
+                    ),
+                    may("retrievalConfiguration", RETRIEVAL),
+                    may(
+                        "generationConfiguration",
+                        Shape::Structure(&[
+                            TEMPLATE,
+                            INFERENCE,
+                            GUARDRAIL,
+                            PERFORMANCE,
+                            may("additionalModelRequestFields", Shape::Any),
+                        ]),
+                    ),
+                    may(
+                        "orchestrationConfiguration",
+                        Shape::Structure(&[
+                            TEMPLATE,
+                            INFERENCE,
+                            PERFORMANCE,
+                            may("additionalModelRequestFields", Shape::Any),
+                            may(
+                                "queryTransformationConfiguration",
+                                Shape::Structure(&[must("type", Shape::Choice(&["QUERY_DECOMPOSITION"]))]),
+                            ),
+                        ]),
+                    ),
+                ]),
+            ),
+            may("externalSourcesConfiguration", Shape::Any),
+        ]),
+    ),
+    may(
+        "sessionConfiguration",
+        Shape::Structure(&[must("kmsKeyArn", text(1, 2_048))]),
+    ),
+    may(
+        "sessionId",
+        Shape::Text {
+            min: 2,
+            max: 100,
+            is_valid: is_session_id,
+        },
+    ),
+    USER_CONTEXT,
+]);
+
+const S3_LOCATION: Shape = Shape::Structure(&[must(
+    "uri",
+    Shape::Text {
+        min: 1,
+        max: 2_048,
+        is_valid: is_document_uri,
+    },
+)]);
+
+/// IngestKnowledgeBaseDocuments.
+pub(super) const INGEST: Shape = Shape::Structure(&[
+    CLIENT_TOKEN,
+    must(
+        "documents",
+        Shape::List {
+            of: &Shape::Structure(&[
+                must(
+                    "content",
+                    Shape::Structure(&[
+                        must("dataSourceType", Shape::Choice(&["CUSTOM", "S3"])),
+                        may("s3", Shape::Structure(&[must("s3Location", S3_LOCATION)])),
+                        may("custom", Shape::Any),
+                    ]),
+                ),
+                may(
+                    "metadata",
+                    Shape::Structure(&[
+                        must("type", Shape::Choice(&["IN_LINE_ATTRIBUTE", "S3_LOCATION"])),
+                        may("inlineAttributes", Shape::Any),
+                        may(
+                            "s3Location",
+                            Shape::Structure(&[
+                                must(
+                                    "uri",
+                                    Shape::Text {
+                                        min: 1,
+                                        max: 1_024,
+                                        is_valid: is_metadata_uri,
+                                    },
+                                ),
+                                may(
+                                    "bucketOwnerAccountId",
+                                    Shape::Text {
+                                        min: 12,
+                                        max: 12,
+                                        is_valid: is_alphanumeric,
+                                    },
+                                ),
+                            ]),
+                        ),
+                    ]),
+                ),
+            ]),
+            min: 1,
+            max: 10,
+        },
+    ),
+]);
+
+/// GetKnowledgeBaseDocuments and DeleteKnowledgeBaseDocuments.
+pub(super) const IDENTIFIERS: Shape = Shape::Structure(&[
+    CLIENT_TOKEN,
+    must(
+        "documentIdentifiers",
+        Shape::List {
+            of: &Shape::Structure(&[
+                must("dataSourceType", Shape::Choice(&["CUSTOM", "S3"])),
+                may("s3", S3_LOCATION),
+                may("custom", Shape::Any),
+            ]),
+            min: 1,
+            max: 10,
+        },
+    ),
+]);
+
+/// StartIngestionJob.
+pub(super) const START_JOB: Shape = Shape::Structure(&[CLIENT_TOKEN, may("description", text(1, 200))]);
+
+/// No body.
+pub(super) const NOTHING: Shape = Shape::Structure(&[]);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_are_those_of_the_model() {
+        assert!(is_document_uri(&format!("s3://{}", "x".repeat(128))));
+        assert!(!is_document_uri(&format!("s3://{}", "x".repeat(129))));
+        assert!(!is_document_uri("https://example.com/a"));
+        assert!(is_metadata_uri("s3://bucket/t/acme/a.txt.metadata.json"));
+        assert!(!is_metadata_uri("s3://Bucket/a"));
+        assert!(is_client_token("a-b") && !is_client_token("-a") && !is_client_token("a_b"));
+        assert!(is_model("anthropic.claude-sonnet-4-20250514-v1:0"));
+        assert!(is_model(
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.anthropic.claude-sonnet-4-20250514-v1:0"
+        ));
+        assert!(is_model(
+            "arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"
+        ));
+        assert!(!is_model("arn:aws:s3:::bucket") && !is_model("Some Model"));
+        assert!(is_guardrail_version("DRAFT") && is_guardrail_version("12") && !is_guardrail_version("01"));
+    }
+}
