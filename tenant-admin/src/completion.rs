@@ -8,7 +8,7 @@
 //! | 2 | the record says `completing` | still `awaiting_upload`; it no longer cleans itself up |
 //! | 3 | the sidecar is put under `t/` | a sidecar alone is ignored |
 //! | 4 | what was checked is copied beside it | a sync may index it, with its tenant; answers do not cite it yet |
-//! | 5 | the record says `processing` | from here on a look at the document does the rest (`ingestion`) |
+//! | 5 | the record says `processing` | from here on a look at the document does the rest too (`ingestion`) |
 //! | 6 | the upload is deleted; what is left expires by the bucket's rules | |
 //! | 7 | beside that, the knowledge base is asked to ingest the document, under the lease | |
 //!
@@ -34,18 +34,20 @@ const ATTEMPTS: usize = 4;
 pub(crate) async fn complete(state: &State, request: &Request) -> Result<Response, Error> {
     let visit = state.admit(request, Role::Admin)?;
     let (_, document) = visit.document(request).await?;
-    let document = match stage(&document)? {
-        Stage::Completed => document,
-        Stage::Awaiting => match publish(&visit, document).await? {
-            Published::Now(document) => {
-                let ((), changed) = tokio::join!(
-                    discard(&visit, &document),
-                    ingestion::submit(&visit, vec![document.clone()], request.time_left())
-                );
-                changed.into_iter().next().unwrap_or(document)
-            }
-            Published::Before(document) => document,
-        },
+    let published = match stage(&document)? {
+        Stage::Completed => Published::Before(document),
+        Stage::Awaiting => publish(&visit, document).await?,
+    };
+    let document = match published {
+        Published::Now(document) => {
+            let ((), document) = tokio::join!(discard(&visit, &document), submit(&visit, document.clone(), request));
+            document
+        }
+        // Who completed it may have been stopped before the last step.
+        Published::Before(document) if document.status == DocumentStatus::Processing && !document.submitted => {
+            submit(&visit, document, request).await
+        }
+        Published::Before(document) => document,
     };
     Response::json(StatusCode::ACCEPTED, &document.body())
 }
@@ -90,6 +92,12 @@ enum Published {
     Now(Document),
     /// By another one.
     Before(Document),
+}
+
+/// Step 7. If it can't be done now, the next look at the document does it.
+async fn submit(visit: &Visit<'_>, document: Document, request: &Request) -> Document {
+    let changed = ingestion::submit(visit, vec![document.clone()], request.time_left()).await;
+    changed.into_iter().next().unwrap_or(document)
 }
 
 /// Step 6. What is left expires: no reason to fail what is done.
