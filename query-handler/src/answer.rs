@@ -109,8 +109,7 @@ struct CustomDocumentLocation<'a> {
 #[derive(Debug, Serialize)]
 struct Metadata<'a> {
     document_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<&'a str>,
+    title: &'a str,
     content_url: String,
 }
 
@@ -211,7 +210,7 @@ impl<'a> Reference<'a> {
             },
             metadata: Metadata {
                 document_id: id,
-                title: passage.title.as_deref(),
+                title: &passage.title,
                 content_url: format!("/documents/{id}/content"),
             },
         }

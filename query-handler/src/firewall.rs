@@ -65,8 +65,8 @@ pub struct Part {
 pub struct Passage {
     /// The document that it is from.
     pub document: DocumentId,
-    /// The document's title, if it has one.
-    pub title: Option<String>,
+    /// The document's title, or the name that it was uploaded under.
+    pub title: String,
     /// The text.
     pub text: String,
 }
@@ -129,7 +129,7 @@ impl<'a> Firewall<'a> {
                     let record = records.get(&passage.document).filter(|record| self.stands(record))?;
                     Some(Passage {
                         document: passage.document,
-                        title: record.title.clone(),
+                        title: record.title.clone().unwrap_or_else(|| record.name.clone()),
                         text: passage.text,
                     })
                 })

@@ -114,7 +114,7 @@ pub fn released(parts: &[&str]) -> Released {
         text: (*text).to_owned(),
         passages: vec![Passage {
             document: DocumentId::parse(if n == 0 { DOCUMENT } else { OTHER_DOCUMENT }).unwrap(),
-            title: (n == 0).then(|| "Handbook".to_owned()),
+            title: if n == 0 { "Handbook" } else { "notes.pdf" }.to_owned(),
             text: format!("Passage {n}."),
         }],
     };
