@@ -2,7 +2,9 @@
 //! function binaries as production. It knows AWS and the contract and nothing of the functions' code: it links none of
 //! the other crates, so that a bug in their key-building can't agree with itself.
 
+pub mod command;
 pub mod credential;
+pub mod directory;
 pub mod document;
 pub mod dynamodb;
 pub mod fault;
@@ -13,6 +15,8 @@ pub mod identity;
 pub mod knowledge_base;
 pub mod lambda;
 pub mod object;
+pub mod ready;
 pub mod record;
 pub mod s3;
+pub mod stack;
 pub mod template;

@@ -1,0 +1,141 @@
+//! The command line: what `cargo run` does, and what is done with a stack that runs.
+
+mod client;
+mod demo;
+mod question;
+mod up;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Arguments of the local stack's binary.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bulkhead-local",
+    about = "Bulkhead on this machine: the real functions behind emulated AWS services"
+)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start the stack with the demo tenants and keep it up (the default).
+    Up(UpArguments),
+    /// Do the main job on a stack that forgets, and exit: 0 if every answer was as it should be.
+    Demo,
+    /// Print a token for a tenant's user (or, with role operator and no tenant, an operator).
+    Token(TokenArguments),
+    /// Upload documents as a tenant's admin and wait until they are indexed.
+    Upload(UploadArguments),
+    /// Ask a question as a tenant's reader.
+    Ask(AskArguments),
+}
+
+#[derive(Debug, Default, Args)]
+struct UpArguments {
+    /// Port of the gateway; 0 for any that is free.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// Directory that state is kept in.
+    #[arg(long, value_name = "DIR", conflicts_with = "ephemeral")]
+    data: Option<PathBuf>,
+    /// Keep no state.
+    #[arg(long)]
+    ephemeral: bool,
+    /// Don't create the demo tenants and their documents.
+    #[arg(long)]
+    no_demo: bool,
+    /// Create this tenant; may be repeated.
+    #[arg(long, value_name = "ID", num_args = 1..)]
+    tenant: Vec<String>,
+    /// Write where the stack listens to this file too, when it is ready.
+    #[arg(long, value_name = "FILE")]
+    ready_file: Option<PathBuf>,
+}
+
+/// Which running stack is meant.
+#[derive(Debug, Args)]
+struct Target {
+    /// The stack that wrote this file.
+    #[arg(long, value_name = "FILE", conflicts_with = "base_url")]
+    ready_file: Option<PathBuf>,
+    /// The stack whose gateway is here. Without either: the newest that answers.
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct TokenArguments {
+    #[command(flatten)]
+    target: Target,
+    /// The tenant.
+    #[arg(long, value_name = "ID", required_unless_present_any = ["operator"])]
+    tenant: Option<String>,
+    /// `reader`, `admin` or `operator`; may be repeated.
+    #[arg(long, value_name = "ROLE", default_value = "reader")]
+    role: Vec<String>,
+    /// A group of the user; may be repeated.
+    #[arg(long, value_name = "GROUP")]
+    group: Vec<String>,
+    /// The user.
+    #[arg(long, default_value = "alice")]
+    user: String,
+    /// An operator's token: no tenant, role operator.
+    #[arg(long, conflicts_with_all = ["tenant"])]
+    operator: bool,
+}
+
+#[derive(Debug, Args)]
+struct UploadArguments {
+    #[command(flatten)]
+    target: Target,
+    /// The tenant.
+    #[arg(long, value_name = "ID")]
+    tenant: String,
+    /// The documents.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct AskArguments {
+    #[command(flatten)]
+    target: Target,
+    /// The tenant.
+    #[arg(long, value_name = "ID")]
+    tenant: String,
+    /// The question.
+    question: String,
+}
+
+impl Arguments {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// It could not be done; the message is for the person at the keyboard.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command.unwrap_or(Command::Up(UpArguments {
+            port: 8080,
+            ..UpArguments::default()
+        })) {
+            Command::Up(arguments) => up::run(arguments).await,
+            Command::Demo => demo::run().await,
+            Command::Token(arguments) => client::token(arguments).await,
+            Command::Upload(arguments) => client::upload(arguments).await,
+            Command::Ask(arguments) => client::ask(arguments).await,
+        }
+    }
+}
+
+/// Writes a line to standard output. A reader that has gone (`| head`) is no failure of ours.
+macro_rules! say {
+    ($($argument:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stdout().lock(), $($argument)*);
+    }};
+}
+use say;

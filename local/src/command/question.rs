@@ -1,0 +1,82 @@
+//! A question and its answer, as they are shown at the terminal.
+
+use std::fmt;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use super::client::{Client, problem};
+
+/// What a question was answered.
+pub(super) struct Answer {
+    /// The gateway's status.
+    pub(super) status: StatusCode,
+    /// The answer, or the problem in one line.
+    pub(super) text: String,
+    /// The titles of the documents that it cites, each once.
+    pub(super) sources: Vec<String>,
+}
+
+/// Asks a question through the gateway.
+pub(super) async fn ask(client: &Client, token: &str, question: &str) -> anyhow::Result<Answer> {
+    let (status, body) = client
+        .call(
+            Method::POST,
+            "/genai/query",
+            token,
+            Some(json!({"user_query": question})),
+        )
+        .await?;
+    if status != StatusCode::OK {
+        return Ok(Answer {
+            status,
+            text: problem(&body),
+            sources: Vec::new(),
+        });
+    }
+    let answer = body.pointer("/output/text").and_then(Value::as_str).unwrap_or_default();
+    let mut sources: Vec<String> = Vec::new();
+    let citations = body.get("citations").and_then(Value::as_array).into_iter().flatten();
+    for reference in citations
+        .filter_map(|citation| citation.get("retrievedReferences")?.as_array())
+        .flatten()
+    {
+        let title = reference
+            .pointer("/metadata/title")
+            .and_then(Value::as_str)
+            .unwrap_or("untitled");
+        if !sources.iter().any(|source| source == title) {
+            sources.push(title.to_owned());
+        }
+    }
+    Ok(Answer {
+        status,
+        text: answer.to_owned(),
+        sources,
+    })
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.status != StatusCode::OK {
+            write!(f, "  {} ", self.status.as_u16())?;
+        }
+        for (number, line) in self.text.lines().enumerate() {
+            let margin = if number == 0 && self.status != StatusCode::OK {
+                ""
+            } else {
+                "  "
+            };
+            let end = if number + 1 == self.text.lines().count() {
+                ""
+            } else {
+                "\n"
+            };
+            write!(f, "{margin}{line}{end}")?;
+        }
+        if !self.sources.is_empty() {
+            write!(f, "\n  [{}]", self.sources.join(", "))?;
+        }
+        Ok(())
+    }
+}
