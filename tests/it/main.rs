@@ -2,6 +2,14 @@
 //!
 //! Every test has tenants of its own in one shared stack; what changes the stack itself gets a stack of its own.
 
+mod aws;
+mod canary;
 mod contract;
+mod documents;
+mod isolation;
+mod locks;
+mod questions;
+mod restart;
+mod suspension;
 mod template;
 mod workspace;

@@ -4,24 +4,27 @@ use std::collections::BTreeSet;
 
 use integration_tests::repository;
 
-/// The variables that a crate's `config.rs` reads, by their names in its text.
+/// The variables that a crate reads, by their names in its text.
 fn variables_read(package: &str) -> BTreeSet<String> {
-    let text = std::fs::read_to_string(repository::root().join(package).join("src/config.rs")).unwrap();
-    // Unit tests below may make up names.
-    let text = text.split("#[cfg(test)]").next().unwrap();
-    text.split('"')
-        .filter(|part| part.starts_with("BULKHEAD_"))
-        .map(str::to_owned)
-        .collect()
+    let mut variables = BTreeSet::new();
+    for file in repository::sources(package) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        // Unit tests may make up names.
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let name = |part: &&str| {
+            part.starts_with("BULKHEAD_") && part.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
+        };
+        variables.extend(text.split('"').filter(name).map(str::to_owned));
+    }
+    variables
 }
 
 /// Variables with defaults that the template leaves alone; operators may add them.
-const OPTIONAL: [&str; 5] = [
+const OPTIONAL: [&str; 4] = [
     "BULKHEAD_JWKS_MAX_AGE_SECS",
     "BULKHEAD_JWKS_MAX_STALE_SECS",
     "BULKHEAD_JWKS_COOLDOWN_SECS",
-    "BULKHEAD_JWKS_TIMEOUT_SECS",
-    "BULKHEAD_MAX_TOKEN_LIFETIME_SECS",
+    "BULKHEAD_JWKS_TIMEOUT_MS",
 ];
 
 #[test]

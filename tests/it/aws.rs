@@ -1,0 +1,46 @@
+//! Third-party truth about the fake AWS: unmodified boto3 against the running stack's front door.
+
+use std::process::Stdio;
+
+use bulkhead_local::credential::Caller;
+use integration_tests::fixture::Fixture;
+use integration_tests::repository;
+
+#[tokio::test]
+async fn boto3_finds_s3_and_dynamodb_as_it_knows_them() {
+    let fixture = Fixture::shared();
+    let python = tokio::process::Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "xtask", "--", "python"])
+        .current_dir(repository::root())
+        .stderr(Stdio::inherit())
+        .output()
+        .await
+        .unwrap();
+    assert!(python.status.success());
+    let python = String::from_utf8(python.stdout).unwrap();
+    let stack = &fixture.stack;
+    let credential = stack.front_door().credentials().issue(Caller {
+        principal: "boto3".to_owned(),
+        tenant: None,
+    });
+    let output = tokio::process::Command::new(python.lines().last().unwrap())
+        .arg(repository::root().join("tests/boto3/check.py"))
+        .env("AWS_ENDPOINT_URL", stack.front_door().endpoint())
+        .env("AWS_REGION", stack.front_door().region())
+        .env("AWS_DEFAULT_REGION", stack.front_door().region())
+        .env("AWS_ACCESS_KEY_ID", &credential.access_key_id)
+        .env("AWS_SECRET_ACCESS_KEY", &credential.secret_access_key)
+        .env("AWS_SESSION_TOKEN", &credential.session_token)
+        .env("BULKHEAD_BUCKET_NAME", &stack.template().buckets[0].name)
+        .env("BULKHEAD_TABLE_NAME", &stack.template().tables[0].name)
+        .output()
+        .await
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{report}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(report.lines().count() >= 20, "{report}");
+}
