@@ -125,6 +125,8 @@ impl Deployment {
             // A redirection is an answer, and a proxy would be a third party.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
+            // A connection belongs to the runtime that opened it, and a deployment may outlive one: tests share it.
+            .pool_max_idle_per_host(0)
             .timeout(std::time::Duration::from_secs(60))
             .build()?;
         Ok(Self {

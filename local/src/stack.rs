@@ -30,6 +30,9 @@ use crate::template::{Function, KeyType, LogicalId, Settings, Template};
 /// The variable that names the trusted issuers; the stack's own is appended to it.
 const ISSUERS: &str = "BULKHEAD_ISSUERS";
 
+/// What a test changes before the stack uses it.
+pub type Change<T> = Box<dyn FnOnce(&mut T) + Send>;
+
 /// How a stack is made.
 pub struct StackConfig {
     /// The gateway's port on 127.0.0.1, or 0 for any that is free.
@@ -45,11 +48,11 @@ pub struct StackConfig {
     /// A file that the functions' output is appended to.
     pub log_file: Option<PathBuf>,
     /// Changes the contract before it is executed: for tests that take a lock away.
-    pub change_contract: Option<Box<dyn FnOnce(&mut Value) + Send>>,
+    pub change_contract: Option<Change<Value>>,
     /// Changes how the knowledge base is set up.
-    pub change_knowledge_base: Option<Box<dyn FnOnce(&mut KnowledgeBaseConfig) + Send>>,
+    pub change_knowledge_base: Option<Change<KnowledgeBaseConfig>>,
     /// Changes how functions are run.
-    pub change_lambda: Option<Box<dyn FnOnce(&mut lambda::Settings) + Send>>,
+    pub change_lambda: Option<Change<lambda::Settings>>,
 }
 
 impl StackConfig {
