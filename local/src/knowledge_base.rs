@@ -261,10 +261,20 @@ impl KnowledgeBase {
         existed
     }
 
-    /// Ends background work. What is unfinished is taken up at the next start. Further requests are still answered.
+    /// Ends background work and gives the data directory free. What is unfinished is taken up at the next start; further
+    /// requests are answered, but nothing is indexed any more.
     pub async fn shutdown(&self) {
         let mut running = std::mem::take(&mut *self.inner.tasks.running.lock().unwrap_or_else(PoisonError::into_inner));
         running.shutdown().await;
+        let inner = Arc::clone(&self.inner);
+        // Work that was given up may still be writing.
+        let closed = block(move || {
+            inner.index.close();
+            Ok(())
+        });
+        if let Err(error) = closed.await {
+            tracing::error!(error = format!("{error:#}"), "closing the index failed");
+        }
     }
 }
 

@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use super::chunk::Chunk;
 use super::outline::{self, Heading, Kind};
 use super::session::Turn;
-use super::term::{Term, is_common, terms};
+use super::term::{Term, is_common, numbers, terms};
 
 /// What Bedrock answers when the model found nothing.
 pub const NO_ANSWER: &str = "Sorry, I am unable to assist you with this request.";
@@ -303,24 +303,6 @@ impl Question {
 )]
 fn count(count: usize) -> f64 {
     count as f64
-}
-
-/// The numbers of a text, each with the noun that it belongs to: the rare word before it, also across a conjunction
-/// (`seasons 1, 2 and 3`).
-fn numbers(terms: &[Term]) -> Vec<(Option<String>, String)> {
-    let mut noun: Option<String> = None;
-    let mut found = Vec::new();
-    for term in terms {
-        if term.is_number() {
-            found.push((noun.clone(), term.text.clone()));
-        } else if !matches!(
-            term.word.as_str(),
-            "and" | "or" | "to" | "und" | "oder" | "bis" | "number" | "no"
-        ) {
-            noun = (!is_common(&term.word)).then(|| term.text.clone());
-        }
-    }
-    found
 }
 
 fn numbers_of(terms: &[Term], noun: &str) -> BTreeSet<String> {

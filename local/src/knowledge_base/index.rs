@@ -25,6 +25,7 @@ use super::term;
 
 const WRITER_BYTES: usize = 15_000_000;
 const TOKENIZER: &str = "terms";
+const CLOSED: &str = "the index was closed";
 
 /// A passage that was found.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,7 +52,8 @@ struct Fields {
 /// The index.
 pub struct Index {
     fields: Fields,
-    writer: Mutex<IndexWriter>,
+    /// None once the index was closed.
+    writer: Mutex<Option<IndexWriter>>,
     reader: IndexReader,
 }
 
@@ -95,7 +97,7 @@ impl Index {
         let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
         Ok(Self {
             fields,
-            writer: Mutex::new(writer),
+            writer: Mutex::new(Some(writer)),
             reader,
         })
     }
@@ -107,7 +109,8 @@ impl Index {
     /// When the index can't be written; then nothing has changed.
     pub fn replace(&self, revision: u64, chunks: &[Chunk], obsolete: &[u64]) -> anyhow::Result<()> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let written = self.write(&mut writer, revision, chunks, obsolete);
+        let writer = writer.as_mut().context(CLOSED)?;
+        let written = self.write(writer, revision, chunks, obsolete);
         if written.is_err() {
             writer.rollback()?;
         }
@@ -134,11 +137,7 @@ impl Index {
             }
             document.add_text(fields.text, &chunk.text);
             let headings = chunk.path.iter().map(|heading| heading.text.as_str());
-            let terms: Vec<String> = headings
-                .chain([chunk.text.as_str()])
-                .flat_map(term::terms)
-                .map(|term| term.text)
-                .collect();
+            let terms: Vec<String> = headings.chain([chunk.text.as_str()]).flat_map(indexed).collect();
             document.add_text(fields.terms, terms.join(" "));
             writer.add_document(document)?;
         }
@@ -156,12 +155,18 @@ impl Index {
             return Ok(());
         }
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let writer = writer.as_mut().context(CLOSED)?;
         for revision in revisions {
             writer.delete_term(Term::from_field_u64(self.fields.revision, *revision));
         }
         writer.commit()?;
         self.reader.reload()?;
         Ok(())
+    }
+
+    /// Ends writing, so that another process can begin. Waits for what is being written; blocks.
+    pub fn close(&self) {
+        drop(self.writer.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// The best passages for a question among those revisions, best first.
@@ -189,6 +194,13 @@ impl Index {
                 IndexRecordOption::WithFreqs,
             );
             clauses.push((Occur::Should, Box::new(BoostQuery::new(Box::new(query), weight))));
+        }
+        for counted in counted(&term::terms(question)) {
+            let query = TermQuery::new(
+                Term::from_field_text(fields.terms, &counted),
+                IndexRecordOption::WithFreqs,
+            );
+            clauses.push((Occur::Should, Box::new(BoostQuery::new(Box::new(query), 2.0))));
         }
         let searcher = self.reader.searcher();
         let found = searcher.search(
@@ -241,6 +253,21 @@ impl Index {
     }
 }
 
+/// What is indexed of a text: its words, and each number together with its noun, so that `season 2` is found where that
+/// stands and not where there is a second episode of every season.
+fn indexed(text: &str) -> Vec<String> {
+    let terms = term::terms(text);
+    let counted = counted(&terms);
+    terms.into_iter().map(|term| term.text).chain(counted).collect()
+}
+
+fn counted(terms: &[term::Term]) -> Vec<String> {
+    let numbers = term::numbers(terms).into_iter();
+    numbers
+        .filter_map(|(noun, number)| noun.map(|noun| format!("{noun}#{number}")))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -278,6 +305,22 @@ mod tests {
         assert!(hits[0].score > 0.0);
         assert!(hits.iter().all(|hit| hit.revision == 1));
         assert_eq!(index.search("roof", &[], 5).unwrap(), []);
+    }
+
+    #[test]
+    fn a_number_is_found_with_its_noun() {
+        let index = Index::open(None).unwrap();
+        let season = |season: u64| {
+            let lines = (1..=9).map(|episode| format!("Season {season}, Episode {episode}: 2 hours"));
+            chunk(season, &lines.collect::<Vec<_>>().join("\n"))
+        };
+        index
+            .replace(1, &(1..=20).map(season).collect::<Vec<_>>(), &[])
+            .unwrap();
+        let hits = index
+            .search("Which episodes does the second season have?", &[1], 3)
+            .unwrap();
+        assert_eq!(hits[0].chunk.ordinal, 2);
     }
 
     #[test]

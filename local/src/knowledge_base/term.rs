@@ -132,6 +132,25 @@ fn ordinal(word: &str) -> Option<String> {
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then(|| digits.to_owned())
 }
 
+/// The numbers of a text, each with the noun that it belongs to: the rare word before it, also across a conjunction
+/// (`seasons 1, 2 and 3`).
+#[must_use]
+pub fn numbers(terms: &[Term]) -> Vec<(Option<String>, String)> {
+    let mut noun: Option<String> = None;
+    let mut found = Vec::new();
+    for term in terms {
+        if term.is_number() {
+            found.push((noun.clone(), term.text.clone()));
+        } else if !matches!(
+            term.word.as_str(),
+            "and" | "or" | "to" | "und" | "oder" | "bis" | "number" | "no"
+        ) {
+            noun = (!is_common(&term.word)).then(|| term.text.clone());
+        }
+    }
+    found
+}
+
 /// What `s02e07` stands for.
 fn season_and_episode(word: &str) -> Option<(String, String)> {
     let (season, episode) = word.strip_prefix('s')?.split_once('e')?;

@@ -1,5 +1,8 @@
 //! Markdown, and HTML by way of Markdown.
 
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 
 use super::{Unreadable, table};
@@ -9,10 +12,67 @@ pub(super) fn html(html: &str) -> Result<String, Unreadable> {
     let converter = htmd::HtmlToMarkdown::builder()
         .skip_tags(vec!["script", "style", "noscript", "template", "svg", "iframe", "nav"])
         .build();
-    let text = converter
-        .convert(html)
+    let too_deep = || Unreadable::Malformed("it is nested too deeply".to_owned());
+    if looks_deeper(html, DEPTH) {
+        return Err(too_deep());
+    }
+    let tree = converter
+        .html_to_tree(html)
         .map_err(|error| Unreadable::Malformed(error.to_string()))?;
-    Ok(markdown(&text))
+    if is_deeper(&tree, DEPTH) {
+        return Err(too_deep());
+    }
+    Ok(markdown(&converter.tree_to_markdown(&tree)))
+}
+
+/// Elements inside of elements. The conversion recurses, and a stack that overflows ends the whole process.
+const DEPTH: usize = 1_000;
+
+/// Whether tags look as if they were nested deeper than that. Building the tree takes time by the square of its depth.
+fn looks_deeper(html: &str, levels: usize) -> bool {
+    /// Elements without contents, and those that end where the next of their kind begins.
+    const FLAT: [&str; 27] = [
+        "area", "base", "br", "col", "dd", "dt", "embed", "hr", "img", "input", "li", "link", "meta", "option", "p",
+        "param", "rp", "rt", "source", "tbody", "td", "tfoot", "th", "thead", "tr", "track", "wbr",
+    ];
+    let mut open: BTreeMap<String, usize> = BTreeMap::new();
+    let mut depth: usize = 0;
+    for tag in html.split('<').skip(1) {
+        let (tag, closes) = tag.strip_prefix('/').map_or((tag, false), |tag| (tag, true));
+        let name: String = tag
+            .chars()
+            .take_while(char::is_ascii_alphanumeric)
+            .take(32)
+            .map(|c| c.to_ascii_lowercase())
+            .collect();
+        if name.is_empty() || FLAT.contains(&name.as_str()) {
+            continue;
+        }
+        let count = open.entry(name).or_default();
+        if closes && *count > 0 {
+            *count -= 1;
+            depth = depth.saturating_sub(1);
+        } else if !closes {
+            *count += 1;
+            depth += 1;
+        }
+        if depth > levels {
+            return true;
+        }
+    }
+    false
+}
+
+/// Whether a tree has more than so many levels, found without recursion.
+fn is_deeper(tree: &Rc<htmd::Node>, levels: usize) -> bool {
+    let mut open = vec![(Rc::clone(tree), 0)];
+    while let Some((node, level)) = open.pop() {
+        if level > levels {
+            return true;
+        }
+        open.extend(node.children.borrow().iter().map(|child| (Rc::clone(child), level + 1)));
+    }
+    false
 }
 
 /// The text of a Markdown document: emphasis, links and HTML gone, headings, items and rows kept as lines.

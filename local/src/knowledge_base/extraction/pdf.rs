@@ -9,6 +9,7 @@
 //! text in pictures not at all.
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use pdf_extract::content::{Content, Operation};
@@ -18,6 +19,9 @@ use super::{Budget, Page, Unreadable};
 
 /// How far from the end of the file its end marker may stand (as other readers have it).
 const TRAILER_BYTES: usize = 1_024;
+
+/// How far before a stream its dictionary is looked for.
+const DICTIONARY_BYTES: usize = 1_024;
 
 /// Forms inside of forms, and ancestors of a page, beyond which a document is taken for a trap.
 const DEPTH: usize = 32;
@@ -33,6 +37,7 @@ pub(super) fn extract(bytes: &[u8], budget: &Budget) -> Result<Vec<Page>, Unread
     if !contains(b"%%EOF") || !contains(b"startxref") {
         return Err(malformed("the end of the PDF is missing"));
     }
+    check_expansion(bytes, budget)?;
     let mut document = catch_unwind(|| Document::load_mem(bytes))
         .map_err(|_| malformed("the PDF's objects are damaged"))?
         .map_err(|error| Unreadable::Malformed(format!("the PDF's objects are damaged: {error}")))?;
@@ -50,6 +55,7 @@ pub(super) fn extract(bytes: &[u8], budget: &Budget) -> Result<Vec<Page>, Unread
     reduce_forms(&mut document, budget)?;
     for id in pages.values() {
         budget.check(0)?;
+        check_content(&document, *id, budget)?;
         reduce_page(&mut document, *id)?;
     }
     let mut read = Vec::new();
@@ -80,6 +86,88 @@ pub(super) fn extract(bytes: &[u8], budget: &Budget) -> Result<Vec<Page>, Unread
             text: paragraphs(&glyphs.lines, body_size, glyphs.width),
         })
         .collect())
+}
+
+/// Counts what the compressed streams of a file expand to, before a parser that knows no limit unpacks them.
+fn check_expansion(bytes: &[u8], budget: &Budget) -> Result<(), Unreadable> {
+    const START: &[u8] = b"stream";
+    let limit = budget.limits.expanded_bytes;
+    let mut expanded: u64 = 0;
+    for at in positions(bytes, START) {
+        budget.check(0)?;
+        let data = bytes.get(at + START.len()..).unwrap_or_default();
+        let data = data.strip_prefix(b"\r").unwrap_or(data);
+        let data = data.strip_prefix(b"\n").unwrap_or(data);
+        // Pictures are large, and never unpacked.
+        let dictionary = bytes.get(at.saturating_sub(DICTIONARY_BYTES)..at).unwrap_or_default();
+        let dictionary = positions(dictionary, b" obj")
+            .last()
+            .and_then(|start| dictionary.get(start..))
+            .unwrap_or_default();
+        let says = |name: &[u8]| positions(dictionary, name).next().is_some();
+        if says(b"/Image") && !says(b"/ObjStm") && !says(b"/XRef") && !says(b"/Form") {
+            continue;
+        }
+        // A zlib header: deflate, and a check over its two bytes.
+        let [method, flags, body @ ..] = data else { continue };
+        if method & 0x0F != 8 || (u16::from(*method) << 8 | u16::from(*flags)) % 31 != 0 {
+            continue;
+        }
+        let inflated = flate2::read::DeflateDecoder::new(body).take(limit.saturating_sub(expanded).saturating_add(1));
+        // Whether it is whole matters where it is read.
+        expanded = expanded.saturating_add(count(inflated).0);
+        if expanded > limit {
+            return Err(Unreadable::TooLarge(format!("it expands to more than {limit} bytes")));
+        }
+    }
+    Ok(())
+}
+
+/// Where a pattern stands.
+fn positions<'a>(bytes: &'a [u8], pattern: &'a [u8]) -> impl Iterator<Item = usize> + 'a {
+    bytes
+        .windows(pattern.len())
+        .enumerate()
+        .filter(move |(_, window)| *window == pattern)
+        .map(|(at, _)| at)
+}
+
+/// How many bytes come out of a reader, and whether it ended well.
+fn count(mut reader: impl Read) -> (u64, bool) {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut total: u64 = 0;
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => return (total, true),
+            Ok(read) => total = total.saturating_add(read as u64),
+            Err(_) => return (total, false),
+        }
+    }
+}
+
+/// Refuses a page whose content breaks off: the parser takes what it gets and says nothing.
+fn check_content(document: &Document, page: ObjectId, budget: &Budget) -> Result<(), Unreadable> {
+    let limit = budget.limits.expanded_bytes;
+    for id in document.get_page_contents(page) {
+        let Ok(Object::Stream(stream)) = document.get_object(id) else {
+            continue;
+        };
+        let is_deflated = stream
+            .filters()
+            .is_ok_and(|filters| filters.first() == Some(&b"FlateDecode".as_slice()));
+        let body = stream.content.get(2..).unwrap_or_default();
+        if !is_deflated || stream.content.is_empty() {
+            continue;
+        }
+        let (expanded, is_whole) = count(flate2::read::DeflateDecoder::new(body).take(limit.saturating_add(1)));
+        if expanded > limit {
+            return Err(Unreadable::TooLarge(format!("it expands to more than {limit} bytes")));
+        }
+        if !is_whole {
+            return Err(Unreadable::Malformed("a page's content is damaged".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// Where the crate misreads a font, the font is put differently.

@@ -1,5 +1,9 @@
 //! Rows and columns: CSV files, spreadsheets, and the tables inside of other documents.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use calamine::Reader as _;
+
 use super::{Budget, Unreadable, open_archive};
 
 /// The text of a table: one line per row, every cell named by its column.
@@ -95,40 +99,75 @@ pub(super) fn csv(text: &str, budget: &Budget) -> Result<String, Unreadable> {
 
 /// A spreadsheet, with the name of each sheet as a heading.
 pub(super) fn spreadsheet(bytes: &[u8], budget: &Budget) -> Result<String, Unreadable> {
+    let mut sheets = Vec::new();
+    let mut length = 0;
+    let cursor = std::io::Cursor::new(bytes);
     if bytes.starts_with(b"PK") {
+        let malformed = |error: calamine::XlsxError| Unreadable::Malformed(error.to_string());
         // The claim is checked; calamine unpacks by itself.
         open_archive(bytes, budget)?;
-        sheets::<calamine::Xlsx<_>>(bytes, budget)
+        let mut book = calamine::Xlsx::new(cursor).map_err(malformed)?;
+        for name in book.sheet_names() {
+            // Cell by cell: two cells in opposite corners of a sheet would make a range of all that are between them.
+            let mut sheet = Sheet::default();
+            let mut cells = book.worksheet_cells_reader(&name).map_err(malformed)?;
+            while let Some(found) = cells.next_cell().map_err(malformed)? {
+                length += sheet.put(found.get_position(), &calamine::Data::from(found.get_value().clone()));
+                budget.check(length)?;
+            }
+            sheets.push((name, sheet));
+        }
     } else {
-        sheets::<calamine::Xls<_>>(bytes, budget)
+        let malformed = |error: calamine::XlsError| Unreadable::Malformed(error.to_string());
+        let mut book: calamine::Xls<_> = calamine::Xls::new(cursor).map_err(malformed)?;
+        for name in book.sheet_names() {
+            let mut sheet = Sheet::default();
+            for (row, column, data) in book.worksheet_range(&name).map_err(malformed)?.used_cells() {
+                let position = (
+                    u32::try_from(row).unwrap_or(u32::MAX),
+                    u32::try_from(column).unwrap_or(u32::MAX),
+                );
+                length += sheet.put(position, data);
+                budget.check(length)?;
+            }
+            sheets.push((name, sheet));
+        }
     }
+    Ok(sheets
+        .into_iter()
+        .filter(|(_, sheet)| !sheet.rows.is_empty())
+        .map(|(name, sheet)| format!("# {name}\n\n{}\n", render(&sheet.into_rows(), true)))
+        .collect())
 }
 
-fn sheets<'a, R: calamine::Reader<std::io::Cursor<&'a [u8]>>>(
-    bytes: &'a [u8],
-    budget: &Budget,
-) -> Result<String, Unreadable>
-where
-    R::Error: std::fmt::Display,
-{
-    let malformed = |error: R::Error| Unreadable::Malformed(error.to_string());
-    let mut book = R::new(std::io::Cursor::new(bytes)).map_err(malformed)?;
-    let mut text = String::new();
-    for name in book.sheet_names() {
-        let range = book.worksheet_range(&name).map_err(malformed)?;
-        let mut rows = Vec::new();
-        let mut length = text.len();
-        for row in range.rows() {
-            let row: Vec<String> = row.iter().map(cell).collect();
-            length += row.iter().map(String::len).sum::<usize>();
-            budget.check(length)?;
-            rows.push(row);
+/// The cells of a sheet that are not empty, by row and column.
+#[derive(Default)]
+struct Sheet {
+    rows: BTreeMap<u32, BTreeMap<u32, String>>,
+}
+
+impl Sheet {
+    /// Takes a cell and says how much it weighs, in bytes.
+    fn put(&mut self, (row, column): (u32, u32), data: &calamine::Data) -> usize {
+        let text = cell(data);
+        let length = text.len() + 1;
+        if !text.is_empty() {
+            self.rows.entry(row).or_default().insert(column, text);
         }
-        if rows.iter().flatten().any(|cell| !cell.is_empty()) {
-            text.push_str(&format!("# {name}\n\n{}\n", render(&rows, true)));
-        }
+        length
     }
-    Ok(text)
+
+    /// Rows of one length, without the columns that are empty everywhere.
+    fn into_rows(self) -> Vec<Vec<String>> {
+        let columns: BTreeSet<u32> = self.rows.values().flat_map(|row| row.keys().copied()).collect();
+        let cells = |mut row: BTreeMap<u32, String>| {
+            columns
+                .iter()
+                .map(|column| row.remove(column).unwrap_or_default())
+                .collect()
+        };
+        self.rows.into_values().map(cells).collect()
+    }
 }
 
 fn cell(data: &calamine::Data) -> String {

@@ -169,6 +169,75 @@ async fn limits_hold() {
     assert!(matches!(result, Err(Unreadable::OutOfTime(_))));
 }
 
+fn deflated(contents: &[u8]) -> Vec<u8> {
+    let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(contents).unwrap();
+    encoder.finish().unwrap()
+}
+
+/// The PDF of one page whose content is that stream.
+fn compressed_pdf(stream: &[u8]) -> Vec<u8> {
+    let marker = "MARKER";
+    let file = pdf(&[marker], &[]);
+    let old = format!("<< /Length {} >>\nstream\n{marker}\n", marker.len());
+    let at = file
+        .windows(old.len())
+        .position(|window| window == old.as_bytes())
+        .unwrap();
+    let mut new = format!("<< /Filter /FlateDecode /Length {} >>\nstream\n", stream.len()).into_bytes();
+    new.extend(stream);
+    new.push(b'\n');
+    // What stands behind the page moves; only the cross-reference table does, and `startxref` is found by looking.
+    let shift = new.len() - old.len();
+    let mut moved = file[..at].to_vec();
+    moved.extend(&new);
+    moved.extend(&file[at + old.len()..]);
+    let xref = file.windows(5).rposition(|window| window == b"\nxref").unwrap() + 1;
+    let (from, to) = (format!("startxref\n{xref}\n"), format!("startxref\n{}\n", xref + shift));
+    let at = moved
+        .windows(from.len())
+        .rposition(|window| window == from.as_bytes())
+        .unwrap();
+    moved.splice(at..at + from.len(), to.bytes());
+    moved
+}
+
+#[tokio::test]
+async fn a_page_that_breaks_off_inside_is_refused() {
+    let content = page(&[
+        ("The access code is 7431.", 12, 700),
+        ("The gate code is 9000.", 12, 680),
+    ]);
+    let whole = deflated(content.as_bytes());
+    assert!(read("a.pdf", compressed_pdf(&whole)).await.unwrap().contains("9000"));
+    let error = read("a.pdf", compressed_pdf(&whole[..whole.len() - 20]))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, Unreadable::Malformed(_)), "{error}");
+    let limits = Limits {
+        expanded_bytes: 10_000,
+        ..Limits::default()
+    };
+    let bomb = compressed_pdf(&deflated(&[b' '; 20_000]));
+    let result = extract(Format::Pdf, bomb.into(), limits).await;
+    assert!(matches!(result, Err(Unreadable::TooLarge(_))), "{result:?}");
+}
+
+#[tokio::test]
+async fn deep_nesting_ends_one_document_only() {
+    let html = format!("{}deep{}", "<div>".repeat(100_000), "</div>".repeat(100_000));
+    assert!(matches!(read("a.html", html).await, Err(Unreadable::Malformed(_))));
+    let html = format!("{}deep{}", "<div>".repeat(500), "</div>".repeat(500));
+    assert_eq!(read("a.html", html).await.unwrap().trim(), "deep");
+    let xml = format!("<w:document>{}", "<w:tbl>".repeat(100_000));
+    assert!(matches!(
+        read("a.docx", archive(&[("word/document.xml", &xml)])).await,
+        Err(Unreadable::Malformed(_))
+    ));
+    let markdown = format!("{}deep", "> ".repeat(50_000));
+    assert!(read("a.md", markdown).await.is_ok_and(|text| text.contains("deep")));
+}
+
 const DOCUMENT: &str = r#"<?xml version="1.0"?><w:document xmlns:w="w" xmlns:mc="mc"><w:body>
 <w:p><w:pPr><w:pStyle w:val="Heading1"/></w:pPr><w:r><w:t>Terms &amp; conditions</w:t></w:r></w:p>
 <w:p><w:r><w:t xml:space="preserve">One </w:t></w:r><w:del><w:r><w:delText>old</w:delText></w:r></w:del><w:ins><w:r><w:t>new&#x20;word.</w:t></w:r></w:ins></w:p>
@@ -211,7 +280,7 @@ async fn a_word_document_is_read_with_tables_boxes_and_notes() {
 async fn a_spreadsheet_is_read_sheet_by_sheet() {
     let workbook = r#"<workbook xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main" xmlns:r="http://schemas.openxmlformats.org/officeDocument/2006/relationships"><sheets><sheet name="Rates" sheetId="1" r:id="rId1"/></sheets></workbook>"#;
     let relations = r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/worksheet" Target="worksheets/sheet1.xml"/></Relationships>"#;
-    let sheet = r#"<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row r="1"><c r="A1" t="inlineStr"><is><t>City</t></is></c><c r="B1" t="inlineStr"><is><t>Rate</t></is></c></row><row r="2"><c r="A2" t="inlineStr"><is><t>Example City</t></is></c><c r="B2"><v>12.5</v></c></row></sheetData></worksheet>"#;
+    let sheet = r#"<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData><row r="1"><c r="A1" t="inlineStr"><is><t>City</t></is></c><c r="B1" t="inlineStr"><is><t>Rate</t></is></c></row><row r="2"><c r="A2" t="inlineStr"><is><t>Example City</t></is></c><c r="B2"><v>12.5</v></c></row><row r="1048576"><c r="XFD1048576"><v>7</v></c></row></sheetData></worksheet>"#;
     let root = r#"<Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships"><Relationship Id="rId1" Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument" Target="xl/workbook.xml"/></Relationships>"#;
     let file = archive(&[
         ("_rels/.rels", root),
@@ -221,7 +290,7 @@ async fn a_spreadsheet_is_read_sheet_by_sheet() {
     ]);
     assert_eq!(
         read("a.xlsx", file).await.unwrap().trim(),
-        "# Rates\n\nCity: Example City | Rate: 12.5"
+        "# Rates\n\nCity: Example City | Rate: 12.5\n7"
     );
 }
 
