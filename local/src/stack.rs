@@ -12,14 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Method, Request, Response};
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::credential::Caller;
 use crate::directory::DataDirectory;
 use crate::dynamodb::{DynamoDb, TableSpec};
-use crate::front_door::{FrontDoor, FrontDoorConfig, RestService, Services};
+use crate::front_door::{FrontDoor, FrontDoorConfig, Services};
 use crate::gateway::{self, Gateway, GatewayConfig};
 use crate::identity::{self, Identity};
 use crate::knowledge_base::{KnowledgeBase, KnowledgeBaseConfig};
@@ -76,7 +75,7 @@ impl StackConfig {
 pub struct Stack {
     gateway: Gateway,
     front_door: FrontDoor,
-    knowledge_base: Arc<KnowledgeBase>,
+    knowledge_base: KnowledgeBase,
     lambda: Arc<Lambda>,
     identity: Identity,
     template: Template,
@@ -143,7 +142,7 @@ impl Stack {
         if let Some(change) = config.change_knowledge_base.take() {
             change(&mut knowledge_base);
         }
-        let knowledge_base = Arc::new(KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?);
+        let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
         let front_door = FrontDoor::start(
             FrontDoorConfig {
                 region: template.region.clone(),
@@ -153,7 +152,7 @@ impl Stack {
             Services {
                 s3,
                 dynamodb,
-                bedrock: Some(Arc::new(Bedrock(Arc::clone(&knowledge_base)))),
+                bedrock: Some(Arc::new(knowledge_base.clone())),
             },
         )
         .await?;
@@ -333,19 +332,6 @@ impl Functions {
                     .as_deref()
                     .is_some_and(|arn| arn.contains(&format!(":{api}/")))
         })
-    }
-}
-
-/// The knowledge base behind the front door.
-struct Bedrock(Arc<KnowledgeBase>);
-
-impl RestService for Bedrock {
-    fn operation(&self, method: &Method, path: &str) -> Option<&'static str> {
-        KnowledgeBase::operation(method, path)
-    }
-
-    fn handle(&self, request: Request<Bytes>, _caller: Caller) -> BoxFuture<'_, Response<Bytes>> {
-        Box::pin(self.0.handle(request))
     }
 }
 

@@ -72,7 +72,12 @@ fn a_stack_that_is_up_takes_an_upload_answers_and_leaves_nothing_behind() {
     let said = String::from_utf8_lossy(&second.stderr);
     assert!(said.contains("another stack uses"), "{said}");
 
-    let children = children_of(up.id());
+    let listed = Command::new("ps")
+        .args(["-o", "pid=", "--ppid", &up.id().to_string()])
+        .output()
+        .unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let children: Vec<&str> = listed.split_whitespace().collect();
     assert!(!children.is_empty());
     assert!(
         Command::new("kill")
@@ -94,16 +99,4 @@ fn a_stack_that_is_up_takes_an_upload_answers_and_leaves_nothing_behind() {
         );
     }
     assert!(!ready_file.exists());
-}
-
-/// The processes that `parent` has started, by Linux's process table.
-fn children_of(parent: u32) -> Vec<u32> {
-    let listed = Command::new("ps")
-        .args(["-o", "pid=", "--ppid", &parent.to_string()])
-        .output()
-        .unwrap();
-    String::from_utf8_lossy(&listed.stdout)
-        .split_whitespace()
-        .filter_map(|pid| pid.parse().ok())
-        .collect()
 }

@@ -72,7 +72,8 @@ struct TextResponsePart<'a> {
     span: Span,
 }
 
-/// Where a part stands in the text: from `start` to before `end`, in UTF-16 units, as the contract counts everywhere.
+/// Where a part stands in the text, in UTF-16 units, as the contract counts everywhere: its first unit and its last, as
+/// RetrieveAndGenerate counts them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 struct Span {
     start: usize,
@@ -152,12 +153,13 @@ impl<'a> Statement<'a> {
                 text.push_str(blanks);
                 units += length(blanks);
             }
+            let length = length(&part.text);
             let span = Span {
                 start: units,
-                end: units + length(&part.text),
+                end: (units + length).saturating_sub(1),
             };
             text.push_str(&part.text);
-            units = span.end;
+            units += length;
             citations.push(Citation::new(part, span));
         }
         if citations.is_empty() {
@@ -287,13 +289,13 @@ mod tests {
             let mut last = 0;
             for citation in &statement.citations {
                 let part = &citation.generated_response_part.text_response_part;
-                let slice = String::from_utf16(&units[part.span.start..part.span.end]).unwrap();
+                let slice = String::from_utf16(&units[part.span.start..=part.span.end]).unwrap();
                 prop_assert_eq!(&slice, part.text);
                 prop_assert!(part.span.start >= last);
                 // Nothing but blanks stands between parts.
                 let gap = String::from_utf16(&units[last..part.span.start]).unwrap();
                 prop_assert!(gap.trim().is_empty());
-                last = part.span.end;
+                last = part.span.end + 1;
             }
             prop_assert!(parts.is_empty() || last == units.len());
         }
