@@ -8,6 +8,10 @@ use crate::firewall::{Part, Passage, Released};
 /// What is said when nothing may be: no document holds the answer, or none that the caller may see.
 pub const NO_ANSWER: &str = "No exact answer was found in your documents.";
 
+/// What is said when a guardrail intervened and nothing is cited. Bedrock does not tell the message of a guardrail that
+/// stopped an answer from an answer in which it masked a word, and the latter may hold anything that the model has read.
+pub const BLOCKED: &str = "This can't be answered here.";
+
 /// An answer.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -172,10 +176,10 @@ impl<'a> Statement<'a> {
         }
     }
 
-    /// What a guardrail says instead of an answer: words that the operator configured, from no document.
-    pub fn blocked(message: String) -> Self {
+    /// What is said instead of an answer that a guardrail stopped: [`BLOCKED`].
+    pub fn blocked() -> Self {
         Self {
-            text: message,
+            text: BLOCKED.to_owned(),
             citations: Vec::new(),
             guardrail_action: GuardrailAction::Intervened,
         }
@@ -270,7 +274,7 @@ mod tests {
         let nothing = Released::default();
         let statement = Statement::of(&nothing, "From my own knowledge: 12.", GuardrailAction::None);
         insta::assert_json_snapshot!("no_answer", Answer::new(statement, handle.clone(), false, "default"));
-        let statement = Statement::blocked("This can't be discussed here.".to_owned());
+        let statement = Statement::blocked();
         insta::assert_json_snapshot!("blocked", Answer::new(statement, handle, false, "default"));
     }
 

@@ -102,7 +102,7 @@ impl State {
         };
         let released: Released;
         let statement = if unverified.guardrail_intervened && !checked.cites() {
-            Statement::blocked(unverified.text)
+            Statement::blocked()
         } else {
             // A guardrail that only masks words leaves an answer whose parts must rest on passages like any other's.
             let records = store.documents_by_id(&checked.documents()).await?;

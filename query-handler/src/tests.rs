@@ -16,7 +16,7 @@ use bulkhead_core::time::Clock;
 use serde_json::{Value, json};
 
 use crate::State;
-use crate::answer::NO_ANSWER;
+use crate::answer::{BLOCKED, NO_ANSWER};
 use crate::config::{Config, GuardrailConfig, KnowledgeBaseConfig};
 use crate::fixture::{self, BUCKET, DOCUMENT, OTHER_DOCUMENT};
 
@@ -421,16 +421,17 @@ async fn a_guardrail_does_not_open_the_firewall() {
     assert_eq!(answered["output"]["text"], "Ask {NAME}.");
     assert_eq!(answered["guardrailAction"], "INTERVENED");
 
-    let mut blocked = answer(
-        SESSION,
-        "This can't be discussed.",
-        &[part("This can't be discussed.", &[])],
-    );
-    blocked["guardrailAction"] = json!("INTERVENED");
-    let answered = ask(&Aws::new([Reply::Answer(blocked)]), question()).await.unwrap();
-    assert_eq!(answered["output"]["text"], "This can't be discussed.");
-    assert_eq!(answered["citations"], json!([]));
-    assert_eq!(answered["guardrailAction"], "INTERVENED");
+    // Blocked, or masked in an answer that rests on nothing: what stands there may be another tenant's.
+    for text in ["This can't be discussed.", "The other has nine, says {NAME}."] {
+        for citations in [vec![part(text, &[])], vec![]] {
+            let mut uncited = answer(SESSION, text, &citations);
+            uncited["guardrailAction"] = json!("INTERVENED");
+            let answered = ask(&Aws::new([Reply::Answer(uncited)]), question()).await.unwrap();
+            assert_eq!(answered["output"]["text"], BLOCKED);
+            assert_eq!(answered["citations"], json!([]));
+            assert_eq!(answered["guardrailAction"], "INTERVENED");
+        }
+    }
 }
 
 #[tokio::test]
