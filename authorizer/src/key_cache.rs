@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bulkhead_core::telemetry::{self, Metric};
-use bulkhead_core::time::Clock;
+use bulkhead_core::time::{Clock, Moment};
 use futures::future::join_all;
 use moka::future::Cache;
 use moka::ops::compute::{CompResult, Op};
@@ -32,7 +32,6 @@ use url::Url;
 
 use crate::issuer::{self, KeySource};
 use crate::key::{KeySet, VerificationKey};
-use crate::moment::Moment;
 use crate::token::shown;
 
 /// The largest document that is read from an issuer, in bytes. Real key sets are below 20 KB.

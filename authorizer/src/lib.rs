@@ -18,7 +18,6 @@ pub mod issuer;
 mod json;
 pub mod key;
 pub mod key_cache;
-pub mod moment;
 pub mod policy;
 pub mod status;
 pub mod token;

@@ -10,10 +10,8 @@ use bulkhead_core::error::Error;
 use bulkhead_core::profile::TenantStatus;
 use bulkhead_core::store::Registry;
 use bulkhead_core::tenant::TenantId;
-use bulkhead_core::time::Clock;
+use bulkhead_core::time::{Clock, Moment};
 use moka::future::Cache;
-
-use crate::moment::Moment;
 
 /// How many tenants are remembered at once. An entry is below 200 bytes.
 const CAPACITY: u64 = 10_000;

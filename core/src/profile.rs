@@ -3,14 +3,14 @@
 //! The control plane writes it; isolated functions and the authorizer read it through [`crate::store::Registry`].
 
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::Error;
 use crate::store::Registry;
 use crate::tenant::{Group, TenantContext, TenantId};
-use crate::time::{Clock, Timestamp};
+use crate::time::{Clock, Moment, Timestamp};
 
 /// The most groups that a profile declares: the retrieval filter holds one leaf for each, beside `*`, and a group of the
 /// filter takes at most five (<https://docs.aws.amazon.com/bedrock/latest/APIReference/API_agent-runtime_RetrievalFilter.html>).
@@ -71,12 +71,13 @@ impl Profile {
 
 /// The profile of the one tenant that an isolated environment serves, never older than its bound.
 ///
-/// The gateway's and the authorizer's caches add up, so neither makes a suspension prompt; this look does.
+/// The gateway's and the authorizer's caches add up, so neither makes a suspension prompt; this look does. An environment is
+/// frozen between calls, and its monotonic clock may be too.
 pub struct ProfileCache {
     registry: Registry,
     max_age: Duration,
     clock: Clock,
-    seen: Mutex<Option<(Instant, Profile)>>,
+    seen: Mutex<Option<(Moment, Profile)>>,
 }
 
 impl ProfileCache {
@@ -96,11 +97,11 @@ impl ProfileCache {
     /// [`Error::TenantUnknown`], [`Error::TenantSuspended`], or [`Error::Unavailable`] if it can't be read: an unreadable
     /// status is not a good one.
     pub async fn active(&self, context: &TenantContext) -> Result<Profile, Error> {
-        let profile = match self.fresh(context.tenant()) {
+        // The age counts from before the read: what it saw may be that old.
+        let asked = Moment::now(&self.clock);
+        let profile = match self.fresh(context.tenant(), asked) {
             Some(profile) => profile,
             None => {
-                // The age counts from before the read: what it saw may be that old.
-                let asked = self.clock.instant();
                 let profile = self
                     .registry
                     .profile(context.tenant())
@@ -118,10 +119,9 @@ impl ProfileCache {
         }
     }
 
-    fn fresh(&self, tenant: &TenantId) -> Option<Profile> {
+    fn fresh(&self, tenant: &TenantId, now: Moment) -> Option<Profile> {
         let seen = self.seen.lock().ok()?;
         let (at, profile) = seen.as_ref()?;
-        let age = self.clock.instant().saturating_duration_since(*at);
-        (age < self.max_age && profile.tenant == *tenant).then(|| profile.clone())
+        (at.age(now) < self.max_age && profile.tenant == *tenant).then(|| profile.clone())
     }
 }

@@ -1,4 +1,5 @@
-//! The clock that every decision about time asks, so that tests can set it.
+//! The clock that every decision about time asks, so that tests can set it, and ages that neither a frozen environment
+//! nor a wall clock that is set back can make younger.
 
 use std::fmt;
 use std::sync::Arc;
@@ -85,7 +86,7 @@ impl Clock {
         Timestamp((self.0)().0.unix_timestamp())
     }
 
-    /// The monotonic time: for ages, which a wall clock that is set back must not make younger.
+    /// The monotonic time: for durations within one call. An age that outlives a call is a [`Moment`]'s.
     pub fn instant(&self) -> Instant {
         (self.0)().1
     }
@@ -97,9 +98,46 @@ impl fmt::Debug for Clock {
     }
 }
 
+/// A point in time on both clocks. The monotonic one may stand still while an environment is frozen; the wall clock may be
+/// set back.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl Moment {
+    /// The present.
+    pub fn now(clock: &Clock) -> Self {
+        Self {
+            wall: clock.now(),
+            monotonic: clock.instant(),
+        }
+    }
+
+    /// How long before `now` this was: what the clock says that saw more time pass. The wall clock counts whole seconds.
+    pub fn age(self, now: Self) -> Duration {
+        let wall = now.wall.as_unix().saturating_sub(self.wall.as_unix());
+        let wall = Duration::from_secs(u64::try_from(wall).unwrap_or_default());
+        wall.max(now.monotonic.saturating_duration_since(self.monotonic))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_that_saw_more_time_pass_counts() {
+        let start = Instant::now();
+        let at = |wall: i64, monotonic: u64| Moment {
+            wall: Timestamp::from_unix(wall),
+            monotonic: start + Duration::from_secs(monotonic),
+        };
+        assert_eq!(at(100, 10).age(at(100, 10)), Duration::ZERO);
+        assert_eq!(at(100, 10).age(at(400, 11)), Duration::from_secs(300), "frozen");
+        assert_eq!(at(100, 10).age(at(50, 70)), Duration::from_secs(60), "set back");
+    }
 
     #[test]
     fn a_timestamp_is_rfc_3339_in_json_and_comes_back() {

@@ -1,8 +1,9 @@
 //! The function against canned AWS: what it sends, what it makes of the answers, and that it fails closed.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_sdk_bedrockagentruntime::config::{Credentials, SharedCredentialsProvider};
@@ -14,6 +15,7 @@ use bulkhead_core::error::{Code, Error};
 use bulkhead_core::service::Handler as _;
 use bulkhead_core::time::Clock;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 use crate::State;
 use crate::answer::{BLOCKED, NO_ANSWER};
@@ -365,6 +367,26 @@ async fn a_handle_that_is_not_there_is_not_found_before_anything_is_asked() {
         aws.set_status("active");
     }
     assert!(aws.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_suspension_is_seen_by_an_environment_that_was_frozen() {
+    let aws = Aws::new([good(SESSION)]);
+    let (start, frozen) = (OffsetDateTime::now_utc(), Instant::now());
+    let passed = Arc::new(AtomicU64::new(0));
+    let seconds = Arc::clone(&passed);
+    // The machine's monotonic clock stands still while the environment does.
+    let clock = Clock::from_fn(move || (start + Duration::from_secs(seconds.load(Ordering::Relaxed)), frozen));
+    let mut config = config();
+    config.status_max_age = Duration::from_secs(20);
+    let state = State::new(config, &sdk(&aws), clock);
+    let request = fixture::request("acme", &question().to_string());
+    assert!(state.handle(&request).await.is_ok());
+    aws.set_status("suspended");
+    passed.store(19, Ordering::Relaxed);
+    assert!(state.handle(&request).await.is_ok());
+    passed.store(20, Ordering::Relaxed);
+    assert_eq!(state.handle(&request).await.unwrap_err().code(), Code::TenantSuspended);
 }
 
 #[tokio::test]
