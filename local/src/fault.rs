@@ -65,6 +65,8 @@ pub struct Fault {
     pub matcher: Matcher,
     /// What it does to them.
     pub effect: Effect,
+    /// How many requests that it would meet it lets pass first.
+    pub skip: u32,
     /// How many requests it meets before it is gone, or `None` until it is removed.
     pub times: Option<u32>,
 }
@@ -134,6 +136,10 @@ impl Faults {
             if ended || fault.times == Some(0) || !fault.matcher.meets(service, operation, tenant, resource) {
                 return fault.times != Some(0);
             }
+            if fault.skip > 0 {
+                fault.skip -= 1;
+                return true;
+            }
             ended = !matches!(fault.effect, Effect::Delay(_));
             met.push(fault.effect.clone());
             match &mut fault.times {
@@ -174,6 +180,7 @@ mod tests {
         faults.inject(Fault {
             matcher: of_tenant("acme"),
             effect: Effect::Drop,
+            skip: 0,
             times: Some(2),
         });
         assert_eq!(put(&faults, "acme-2", "k"), []);
@@ -188,6 +195,7 @@ mod tests {
         let id = faults.inject(Fault {
             matcher: Matcher::default(),
             effect: Effect::Throttle,
+            skip: 0,
             times: None,
         });
         for _ in 0..3 {
@@ -205,11 +213,36 @@ mod tests {
             faults.inject(Fault {
                 matcher: Matcher::default(),
                 effect,
+                skip: 0,
                 times: Some(1),
             });
         }
         assert_eq!(put(&faults, "acme", "k"), [delay.clone(), delay, Effect::Drop]);
         assert_eq!(put(&faults, "acme", "k"), [Effect::Throttle]);
+    }
+
+    #[test]
+    fn a_fault_lets_pass_what_it_skips_and_counts_only_what_reaches_it() {
+        let faults = Faults::new();
+        faults.inject(Fault {
+            matcher: of_tenant("acme"),
+            effect: Effect::DropAnswer,
+            skip: 1,
+            times: Some(1),
+        });
+        faults.inject(Fault {
+            matcher: of_tenant("acme"),
+            effect: Effect::Drop,
+            skip: 1,
+            times: None,
+        });
+        assert_eq!(put(&faults, "acme-2", "k"), [], "another tenant's are not counted");
+        assert_eq!(put(&faults, "acme", "k"), []);
+        // The second fault sees neither this one nor counts it: the first one ended it.
+        assert_eq!(put(&faults, "acme", "k"), [Effect::DropAnswer]);
+        for _ in 0..2 {
+            assert_eq!(put(&faults, "acme", "k"), [Effect::Drop]);
+        }
     }
 
     #[test]
@@ -221,6 +254,7 @@ mod tests {
                 ..Matcher::default()
             },
             effect: Effect::Drop,
+            skip: 0,
             times: None,
         });
         assert_eq!(put(&faults, "acme", "t/acme/1.pdf"), []);

@@ -322,11 +322,12 @@ impl Inner {
                 "the credential scope names a service that is not emulated",
             )),
         });
-        let mut faulted = false;
+        let (mut faulted, mut carried_out) = (false, false);
         let (caller, answer) = match verified {
             Ok(caller) => {
+                let request = Request::from_parts(parts, body);
                 let answer = self
-                    .answer(&asked, Request::from_parts(parts, body), caller.clone(), &mut faulted)
+                    .answer(&asked, request, caller.clone(), &mut faulted, &mut carried_out)
                     .await;
                 (Some(caller), answer)
             }
@@ -344,6 +345,7 @@ impl Inner {
             request: asked.summary,
             status: answer.as_ref().ok().map(|response| response.status().as_u16()),
             faulted,
+            carried_out,
         });
         answer.map(with_request_id)
     }
@@ -410,6 +412,7 @@ impl Inner {
         request: Request<Bytes>,
         caller: Caller,
         faulted: &mut bool,
+        carried_out: &mut bool,
     ) -> Result<Response<Bytes>, Dropped> {
         let tenant = caller.tenant.as_deref();
         let effects = self
@@ -430,6 +433,7 @@ impl Inner {
                 }
             }
         }
+        *carried_out = true;
         let response = self.carry_out(asked, request, caller).await;
         if answer_dropped { Err(Dropped) } else { Ok(response) }
     }

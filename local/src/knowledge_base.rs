@@ -40,7 +40,7 @@ use crate::credential::Caller;
 use crate::front_door::RestService;
 use crate::object::ObjectStore;
 
-use catalogue::Catalogue;
+use catalogue::{Catalogue, Location, Status};
 use extraction::Limits;
 use index::Index;
 use manner::Manners;
@@ -249,6 +249,15 @@ impl KnowledgeBase {
             .iter()
             .cloned()
             .collect()
+    }
+
+    /// Where the document at `s3://bucket/key` stands, without a request.
+    #[must_use]
+    pub fn document_status(&self, uri: &str) -> Status {
+        let catalogue = self.inner.catalogue();
+        Location::parse(uri)
+            .and_then(|location| catalogue.documents.get(&location))
+            .map_or(Status::NotFound, |document| document.status)
     }
 
     /// Ends one conversation, as if its time were over. Says whether there was one.

@@ -124,6 +124,8 @@ pub struct Call {
     pub status: Option<u16>,
     /// Whether an injected fault answered, delayed or cut it.
     pub faulted: bool,
+    /// Whether it reached its service, whatever that made of it.
+    pub carried_out: bool,
 }
 
 /// The records. Clones share them.
@@ -197,6 +199,7 @@ mod tests {
             request: serde_json::Value::Null,
             status: Some(200),
             faulted: false,
+            carried_out: true,
         }
     }
 

@@ -1,8 +1,6 @@
-//! Documents: what is accepted, what is refused, and that no crash leaves one visible without its tenant's tag.
+//! Documents: what is accepted, what is refused, and how long they are there. What crashes leave is in `crash`.
 
 use bulkhead_cli::deployment::{Answer, Call};
-use bulkhead_local::fault::{Effect, Fault, Matcher};
-use bulkhead_local::record::{Resource, Service};
 use bulkhead_local::stack::{random_name, wait_until};
 use data_encoding::HEXLOWER;
 use integration_tests::fixture::{Fixture, PATIENCE, Tenant};
@@ -10,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-fn declaration(name: &str, content: &[u8]) -> Value {
+pub(crate) fn declaration(name: &str, content: &[u8]) -> Value {
     json!({
         "name": name,
         "media_type": "text/plain",
@@ -19,20 +17,20 @@ fn declaration(name: &str, content: &[u8]) -> Value {
     })
 }
 
-async fn declare(tenant: &Tenant, body: &Value) -> Answer {
+pub(crate) async fn declare(tenant: &Tenant, body: &Value) -> Answer {
     tenant
         .fixture()
         .send(&Call::new(Method::POST, "/documents").token(tenant.admin()).json(body))
         .await
 }
 
-async fn put(tenant: &Tenant, id: &str, media_type: &str, content: &[u8]) -> Answer {
+pub(crate) async fn put(tenant: &Tenant, id: &str, media_type: &str, content: &[u8]) -> Answer {
     let mut call = Call::new(Method::PUT, format!("/documents/{id}/content")).token(tenant.admin());
     call.body = Some((media_type.to_owned(), content.to_vec()));
     tenant.fixture().send(&call).await
 }
 
-async fn complete(tenant: &Tenant, id: &str) -> Answer {
+pub(crate) async fn complete(tenant: &Tenant, id: &str) -> Answer {
     tenant
         .fixture()
         .send(&Call::new(Method::POST, format!("/documents/{id}/complete")).token(tenant.admin()))
@@ -46,7 +44,7 @@ async fn list(tenant: &Tenant, query: &str) -> Answer {
         .await
 }
 
-fn id_of(document: &Value) -> String {
+pub(crate) fn id_of(document: &Value) -> String {
     document["document_id"].as_str().unwrap().to_owned()
 }
 
@@ -351,91 +349,6 @@ async fn an_audience_is_for_its_group_only() {
             .send(&Call::new(Method::GET, &path).token(&token))
             .await;
         assert_eq!(content.status.as_u16(), if may { 302 } else { 404 }, "{groups:?}");
-    }
-}
-
-/// What a completion asks of AWS, in the order in which it asks.
-const STEPS: [(Service, &str); 7] = [
-    (Service::S3, "HeadObject"),
-    (Service::S3, "GetObject"),
-    (Service::S3, "PutObject"),
-    (Service::S3, "CopyObject"),
-    (Service::S3, "DeleteObject"),
-    (Service::DynamoDb, "PutItem"),
-    (Service::Bedrock, "IngestKnowledgeBaseDocuments"),
-];
-
-#[tokio::test]
-async fn a_completion_that_dies_at_any_step_is_finished_by_a_retry_and_never_shows_an_untagged_document() {
-    let fixture = Fixture::shared();
-    for (service, operation) in STEPS {
-        for effect in [Effect::Drop, Effect::DropAnswer] {
-            let tenant = fixture.tenant("crash").await;
-            let word = random_name("word").replace('-', "");
-            let content = format!("The crash of the cart was heard in {word}.").into_bytes();
-            let id = id_of(&declare(&tenant, &declaration("crash.txt", &content)).await.json());
-            assert_eq!(put(&tenant, &id, "text/plain", &content).await.status.as_u16(), 204);
-            let fault = fixture.stack.front_door().faults().inject(Fault {
-                matcher: Matcher {
-                    service: Some(service),
-                    operation: Some(operation.to_owned()),
-                    tenant: Some(tenant.id.clone()),
-                    key: None,
-                },
-                effect: effect.clone(),
-                times: None,
-            });
-            let answer = complete(&tenant, &id).await;
-            fixture.stack.front_door().faults().remove(fault);
-            let failed = answer.status.as_u16();
-            assert!(
-                [202, 500, 502, 503, 504].contains(&failed),
-                "{operation} {effect:?}: {}",
-                answer.text()
-            );
-            untagged_is_never_visible(&tenant);
-            let retried = complete(&tenant, &id).await;
-            assert_eq!(
-                retried.status.as_u16(),
-                202,
-                "{operation} {effect:?}: {}",
-                retried.text()
-            );
-            assert_eq!(tenant.settled(&id).await["status"], "indexed", "{operation} {effect:?}");
-            untagged_is_never_visible(&tenant);
-            let answer = tenant.ask("Where was the crash of the cart heard?").await.text();
-            assert!(answer.contains(&word), "{operation} {effect:?}: {answer}");
-        }
-    }
-}
-
-/// Every object of the tenant in the data source has its sidecar beside it, and every ingestion named one.
-fn untagged_is_never_visible(tenant: &Tenant) {
-    let stack = &tenant.fixture().stack;
-    let bucket = &stack.template().buckets[0].name;
-    let prefix = format!("t/{}/", tenant.id);
-    let listed = bulkhead_local::object::ObjectStore::list(stack.front_door().s3().as_ref(), bucket, &prefix).unwrap();
-    let keys: Vec<&str> = listed.iter().map(|entry| entry.key.as_str()).collect();
-    for key in keys.iter().filter(|key| !key.ends_with(".metadata.json")) {
-        assert!(
-            keys.contains(&format!("{key}.metadata.json").as_str()),
-            "{key} has no sidecar"
-        );
-    }
-    for call in stack.front_door().recorder().calls_of(&tenant.id) {
-        if call.operation == "IngestKnowledgeBaseDocuments" {
-            for document in call.request["documents"].as_array().unwrap() {
-                assert_eq!(document["metadata"]["type"], "S3_LOCATION", "{document}");
-            }
-        }
-        if let (Resource::Objects { keys, .. }, "PutObject") = (&call.resource, call.operation.as_str()) {
-            // Only sidecars are put into the data source; documents are copied there.
-            assert!(
-                keys.iter()
-                    .all(|key| key.starts_with("u/") || key.ends_with(".metadata.json")),
-                "{keys:?}"
-            );
-        }
     }
 }
 

@@ -5,6 +5,7 @@
 mod aws;
 mod canary;
 mod contract;
+mod crash;
 mod documents;
 mod isolation;
 mod locks;

@@ -605,6 +605,7 @@ async fn faults_answer_instead_of_the_service() {
                 ..Matcher::default()
             },
             effect,
+            skip: 0,
             times: Some(1),
         })
     };
@@ -639,11 +640,14 @@ async fn faults_answer_instead_of_the_service() {
         .recorder()
         .calls()
         .iter()
-        .map(|call| (call.faulted, call.status))
+        .map(|call| (call.faulted, call.carried_out, call.status))
         .collect();
-    assert_eq!(statuses[0], (true, Some(503)));
-    assert_eq!(statuses[1], (false, Some(404)));
-    assert!(statuses.contains(&(true, None)), "a cut connection has no status");
+    assert_eq!(statuses[0], (true, false, Some(503)));
+    assert_eq!(statuses[1], (false, true, Some(404)));
+    assert!(
+        statuses.contains(&(true, false, None)),
+        "a cut connection has no status"
+    );
 }
 
 #[tokio::test]
@@ -652,6 +656,7 @@ async fn a_dropped_answer_leaves_the_work_done() {
     fixture.door.faults().inject(Fault {
         matcher: Matcher::default(),
         effect: Effect::DropAnswer,
+        skip: 0,
         times: Some(1),
     });
     let host = fixture.door.address.to_string();
@@ -664,6 +669,8 @@ async fn a_dropped_answer_leaves_the_work_done() {
         .body("x");
     assert!(request.send().await.is_err(), "the connection is cut");
     assert!(fixture.door.s3().get(BUCKET, "k").unwrap().is_some());
+    let call = fixture.door.recorder().calls().remove(0);
+    assert_eq!((call.faulted, call.carried_out, call.status), (true, true, None));
 }
 
 #[tokio::test]
