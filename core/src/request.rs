@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, Method};
 use lambda_http::aws_lambda_events::apigw::ApiGatewayProxyRequest;
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
@@ -78,7 +78,8 @@ impl Request {
             resource: event.resource.unwrap_or_default(),
             path_parameters: event.path_parameters,
             query,
-            headers: event.headers,
+            // The other map holds each header's last value only.
+            headers: event.multi_value_headers,
             body,
             request_id: event
                 .request_context
@@ -117,9 +118,20 @@ impl Request {
         }
     }
 
-    /// A header, if it is there and text.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name)?.to_str().ok()
+    /// A header, at most once.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if it is there more than once, or is not ASCII text: as good as absent it is not.
+    pub fn header(&self, name: &'static str) -> Result<Option<&str>, Error> {
+        let mut values = self.headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(value), None) => value
+                .to_str()
+                .map(Some)
+                .map_err(|_| Error::invalid(format!("{name}: visible ASCII characters only."))),
+            (Some(_), Some(_)) => Err(Error::invalid(format!("{name}: at most once."))),
+        }
     }
 
     /// The body's bytes.
@@ -136,7 +148,7 @@ impl Request {
         if self.body.len() > MAX_JSON {
             return Err(Error::PayloadTooLarge);
         }
-        if let Some(value) = self.header(header::CONTENT_TYPE.as_str()) {
+        if let Some(value) = self.header("Content-Type")? {
             let essence = value.split(';').next().unwrap_or_default().trim();
             if !essence.eq_ignore_ascii_case("application/json") {
                 return Err(Error::UnsupportedMediaType);
@@ -176,5 +188,60 @@ impl Request {
     /// Who asks, before anything was compared.
     pub fn caller(&self) -> &UnverifiedCaller {
         &self.caller
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn request(headers: Value) -> Request {
+        let event = json!({
+            "resource": "/documents",
+            "httpMethod": "POST",
+            "headers": {"Idempotency-Key": "last", "Content-Type": "application/json"},
+            "multiValueHeaders": headers,
+            "requestContext": {"httpMethod": "POST", "identity": {}},
+            "body": "{}",
+        });
+        Request::new(LambdaEvent::new(
+            serde_json::from_value(event).unwrap(),
+            Context::default(),
+        ))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_header_is_one_text_or_refused() {
+        let header = |values: Value| {
+            request(json!({"idempotency-key": values}))
+                .header("Idempotency-Key")
+                .map(|value| value.map(str::to_owned))
+        };
+        assert_eq!(header(json!(["k"])).unwrap().as_deref(), Some("k"));
+        assert_eq!(header(json!([])).unwrap(), None);
+        // Neither counts as absent, nor does the first or the last of two win.
+        for bad in [json!(["\u{e9}"]), json!(["a", "b"]), json!(["a", "a"])] {
+            assert!(matches!(header(bad.clone()), Err(Error::Invalid { .. })), "{bad}");
+        }
+        for name in ["Idempotency-Key", "IDEMPOTENCY-KEY", "idempotency-key"] {
+            let twice = json!({name: ["a"], "Idempotency-key": ["b"]});
+            assert!(request(twice).header("Idempotency-Key").is_err(), "{name}");
+        }
+        assert_eq!(request(Value::Null).header("Idempotency-Key").unwrap(), None);
+    }
+
+    #[test]
+    fn a_body_of_two_media_types_is_refused() {
+        let body = |types: Value| request(json!({"Content-Type": types})).json::<Value>();
+        assert!(body(json!(["application/json; charset=utf-8"])).is_ok());
+        assert!(body(json!([])).is_ok());
+        assert!(matches!(body(json!(["text/plain"])), Err(Error::UnsupportedMediaType)));
+        assert!(matches!(
+            body(json!(["application/json", "text/plain"])),
+            Err(Error::Invalid { .. })
+        ));
     }
 }

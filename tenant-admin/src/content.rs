@@ -7,7 +7,7 @@ use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::tenant::{Role, TenantContext};
 use data_encoding::HEXLOWER;
-use http::{StatusCode, header};
+use http::StatusCode;
 use sha2::{Digest as _, Sha256};
 
 use crate::State;
@@ -17,7 +17,7 @@ use crate::declaration::MAX_CONTENT;
 pub(crate) async fn put(state: &State, request: &Request) -> Result<Response, Error> {
     let visit = state.admit(request, Role::Admin)?;
     let (_, document) = visit.document(request).await?;
-    check(&document, request.header(header::CONTENT_TYPE.as_str()), request.body())?;
+    check(&document, request.header("Content-Type")?, request.body())?;
     visit.objects.put_upload(&document, request.body()).await?;
     Ok(Response::empty(StatusCode::NO_CONTENT))
 }

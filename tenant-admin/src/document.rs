@@ -40,7 +40,7 @@ struct DocumentList<'a> {
 pub(crate) async fn declare(state: &State, request: &Request) -> Result<Response, Error> {
     let visit = state.admit(request, Role::Admin)?;
     let profile = visit.profile().await?;
-    let key = request.header("idempotency-key").map(parse_key).transpose()?;
+    let key = request.header("Idempotency-Key")?.map(parse_key).transpose()?;
     let declared = request.json::<DeclareDocument>()?.parse(&profile)?;
     let canonical = serde_json::to_vec(&declared).map_err(Error::internal)?;
     let document = declared.into_document(state.clock.now());
