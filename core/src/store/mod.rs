@@ -36,6 +36,8 @@ pub use self::tenant::{Declaration, TenantStore};
 pub const MAX_PAGE: usize = 100;
 /// How many items a page holds if the client does not say.
 const DEFAULT_PAGE: usize = 25;
+/// The most bytes of a sort key that a list can end at.
+const MAX_SORT_KEY: usize = 64;
 
 type Item = HashMap<String, AttributeValue>;
 
@@ -114,13 +116,15 @@ impl Cursor {
         Self(BASE64URL_NOPAD.encode(&bound))
     }
 
-    /// The sort key, if this cursor belongs to the partition.
-    fn sort_key(&self, pk: &str) -> Result<String, Error> {
+    /// The sort key, if this cursor belongs to the partition and to the list of what begins with `prefix`. The digest keeps
+    /// lists apart, but anybody can compute it: a key that no list ends at would be DynamoDB's to refuse, as our fault.
+    fn sort_key(&self, pk: &str, prefix: &str) -> Result<String, Error> {
         let foreign = || Error::invalid_at("?cursor", "Not a cursor of this list.");
         let bytes = BASE64URL_NOPAD.decode(self.0.as_bytes()).map_err(|_| foreign())?;
         let (binding, sk) = bytes.split_at_checked(8).ok_or_else(foreign)?;
         let sk = std::str::from_utf8(sk).map_err(|_| foreign())?;
-        if binding == Self::binding(pk, sk) {
+        let is_end = sk.starts_with(prefix) && (1..=MAX_SORT_KEY).contains(&sk.len());
+        if is_end && binding == Self::binding(pk, sk) {
             Ok(sk.to_owned())
         } else {
             Err(foreign())
@@ -191,11 +195,22 @@ mod tests {
     #[test]
     fn a_cursor_belongs_to_its_partition() {
         let cursor = Cursor::new("TENANT#acme", "DOC#1");
-        assert_eq!(cursor.sort_key("TENANT#acme").unwrap(), "DOC#1");
-        assert!(cursor.sort_key("TENANT#acme-2").is_err());
-        assert!(Cursor::parse("").sort_key("TENANT#acme").is_err());
-        assert!(Cursor::parse("AAAA").sort_key("TENANT#acme").is_err());
-        assert!(Cursor::parse("not base64!").sort_key("TENANT#acme").is_err());
+        assert_eq!(cursor.sort_key("TENANT#acme", "DOC#").unwrap(), "DOC#1");
+        assert!(cursor.sort_key("TENANT#acme-2", "DOC#").is_err());
+        for bad in ["", "AAAA", "not base64!"] {
+            assert!(Cursor::parse(bad).sort_key("TENANT#acme", "DOC#").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_somebody_made_ends_no_other_list() {
+        let long = format!("DOC#{}", "x".repeat(MAX_SORT_KEY));
+        for sk in ["SESSION#user#1", "", "DOC", &long] {
+            let cursor = Cursor::new("TENANT#acme", sk);
+            assert!(cursor.sort_key("TENANT#acme", "DOC#").is_err(), "{sk}");
+        }
+        assert!(Cursor::new("TENANTS", "").sort_key("TENANTS", "").is_err());
+        assert!(Cursor::new("TENANTS", "acme").sort_key("TENANTS", "").is_ok());
     }
 
     #[test]

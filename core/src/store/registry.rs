@@ -97,7 +97,7 @@ impl Registry {
         limit: usize,
         cursor: Option<&Cursor>,
     ) -> Result<Page<Profile>, Error> {
-        let start = cursor.map(|cursor| cursor.sort_key(LIST)).transpose()?;
+        let start = cursor.map(|cursor| cursor.sort_key(LIST, "")).transpose()?;
         let limit = limit.clamp(1, MAX_PAGE);
         #[expect(clippy::disallowed_methods, reason = "the gate to profiles")]
         let call = self

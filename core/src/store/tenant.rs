@@ -15,6 +15,8 @@ use crate::session::{Session, SessionHandle};
 use crate::tenant::{TenantContext, UserId};
 use crate::time::{Clock, Timestamp};
 
+/// What the sort keys of documents begin with.
+const DOCUMENTS: &str = "DOC#";
 /// How long a declared document waits for its content before its record is cleaned up.
 const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an idempotency key is remembered.
@@ -177,7 +179,7 @@ impl TenantStore {
         cursor: Option<&Cursor>,
     ) -> Result<Page<Document>, Error> {
         let limit = limit.clamp(1, MAX_PAGE);
-        let mut start = cursor.map(|cursor| cursor.sort_key(&self.pk)).transpose()?;
+        let mut start = cursor.map(|cursor| cursor.sort_key(&self.pk, DOCUMENTS)).transpose()?;
         let mut items: Vec<Document> = Vec::new();
         loop {
             #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
@@ -190,7 +192,7 @@ impl TenantStore {
                 .scan_index_forward(false)
                 .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
                 .expression_attribute_values(":pk", text(&self.pk))
-                .expression_attribute_values(":prefix", text("DOC#"))
+                .expression_attribute_values(":prefix", text(DOCUMENTS))
                 .set_exclusive_start_key(start.take().map(|sk| key(&self.pk, &sk)));
             if let Some(status) = status {
                 call = call
@@ -431,7 +433,7 @@ impl TenantStore {
 }
 
 fn document_key(id: &DocumentId) -> String {
-    format!("DOC#{id}")
+    format!("{DOCUMENTS}{id}")
 }
 
 /// Only what was declared and never completed cleans itself up: nothing of it is anywhere but under the uploads' prefix,
