@@ -5,6 +5,7 @@
 use std::io::Write as _;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -14,12 +15,7 @@ use crate::time::Clock;
 /// Starts logging. The level comes from `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets from the function's logging
 /// configuration (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>).
 pub fn init(environment: &Environment) {
-    let level = environment.optional("AWS_LAMBDA_LOG_LEVEL").unwrap_or("INFO");
-    // The AWS SDK and hyper say at debug level what must never be logged, so a lower level is for our crates only.
-    let filter = EnvFilter::try_new(format!(
-        "warn,bulkhead_core={level},authorizer={level},query_handler={level},tenant_admin={level},control_plane={level}"
-    ))
-    .unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(environment.optional("AWS_LAMBDA_LOG_LEVEL").unwrap_or("INFO"));
     let mut lines = json_subscriber::JsonLayer::stdout();
     lines.with_timer("timestamp", tracing_subscriber::fmt::time::SystemTime);
     lines.with_level("level");
@@ -28,6 +24,24 @@ pub fn init(environment: &Environment) {
     lines.with_top_level_flattened_span_list();
     // A second call in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
+}
+
+/// What is logged at Lambda's `level`.
+fn filter(level: &str) -> EnvFilter {
+    let level = match level {
+        // Lambda's word for the worst; there is none here.
+        "FATAL" => LevelFilter::ERROR,
+        name => name.parse().unwrap_or(LevelFilter::INFO),
+    };
+    // The AWS SDK and hyper say at debug level what must never be logged, so a lower level is for our crates only.
+    //
+    // The runtime logs every error that a handler returns, and the authorizer returns one for each bad token: whoever has
+    // none could fill the log with errors, among which a real one is lost. We have logged the reason by then. A panic is
+    // told from it by the field that carries it.
+    EnvFilter::new(format!(
+        "warn,lambda_runtime::layers::panic=off,lambda_runtime::layers::panic[{{error}}]=error,\
+         bulkhead_core={level},authorizer={level},query_handler={level},tenant_admin={level},control_plane={level}"
+    ))
 }
 
 /// A count that an alarm watches, in CloudWatch's embedded metric format
@@ -69,4 +83,70 @@ pub fn count(metric: Metric, clock: &Clock) {
         name: 1,
     });
     let _ = writeln!(std::io::stdout().lock(), "{record}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::{Event, Subscriber};
+    use tracing_subscriber::layer::{Context, Layer};
+
+    use super::*;
+
+    /// Notes the targets of what was logged.
+    #[derive(Clone, Default)]
+    struct Notes(Arc<Mutex<Vec<String>>>);
+
+    impl<S: Subscriber> Layer<S> for Notes {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().unwrap().push(event.metadata().target().to_owned());
+        }
+    }
+
+    fn logged(level: &str, log: impl FnOnce()) -> Vec<String> {
+        let notes = Notes::default();
+        let subscriber = tracing_subscriber::registry().with(filter(level)).with(notes.clone());
+        tracing::subscriber::with_default(subscriber, log);
+        let logged = notes.0.lock().unwrap();
+        logged.clone()
+    }
+
+    #[test]
+    fn a_returned_error_is_not_logged_twice_and_a_panic_is_not_lost() {
+        let refused = || tracing::error!(target: "lambda_runtime::layers::panic", "{:?}", "Unauthorized");
+        let panicked =
+            || tracing::error!(target: "lambda_runtime::layers::panic", error = ?"boom", "user handler panicked");
+        assert_eq!(logged("TRACE", refused), [""; 0]);
+        assert_eq!(logged("INFO", panicked), ["lambda_runtime::layers::panic"]);
+        assert_eq!(logged("FATAL", panicked), ["lambda_runtime::layers::panic"]);
+        let other = || tracing::error!(target: "lambda_runtime::layers::api_client", "gone");
+        assert_eq!(logged("INFO", other), ["lambda_runtime::layers::api_client"]);
+    }
+
+    #[test]
+    fn no_level_opens_what_others_log() {
+        for level in [
+            "TRACE",
+            "DEBUG",
+            "INFO",
+            "FATAL",
+            "loud",
+            "trace,aws_smithy_runtime=trace",
+        ] {
+            let others = || {
+                tracing::info!(target: "aws_smithy_runtime", "a request");
+                tracing::info!(target: "hyper", "a header");
+            };
+            assert_eq!(logged(level, others), [""; 0], "{level}");
+        }
+        let ours = || {
+            tracing::error!(target: "authorizer", "e");
+            tracing::info!(target: "query_handler::prompt", "i");
+            tracing::debug!(target: "bulkhead_core", "d");
+        };
+        assert_eq!(logged("FATAL", ours).len(), 1);
+        assert_eq!(logged("loud", ours).len(), 2);
+        assert_eq!(logged("DEBUG", ours).len(), 3);
+    }
 }
