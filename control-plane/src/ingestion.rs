@@ -3,10 +3,12 @@
 //! A sync and direct ingestion never run side by side: the lease ([`bulkhead_core::store::IngestionLease`]) is held from
 //! before the job starts until somebody sees that it has ended, here or in `tenant-admin`. If the function dies between
 //! starting a job and noting it, the lease stays; the next attempt after half a minute repeats the start with the lease's
-//! token, which Bedrock answers with the same job.
+//! token, which Bedrock answers with the same job. Should that be refused, the lease stays for its hour.
 
 use aws_config::SdkConfig;
+use aws_config::retry::RetryConfig;
 use aws_sdk_bedrockagent::Client;
+use aws_sdk_bedrockagent::config;
 use aws_sdk_bedrockagent::config::http::HttpResponse;
 use aws_sdk_bedrockagent::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_bedrockagent::types::{IngestionJob, IngestionJobStatus};
@@ -159,7 +161,11 @@ impl KnowledgeBase {
             .start_ingestion_job()
             .knowledge_base_id(&self.id)
             .data_source_id(&self.data_source)
-            .client_token(token);
+            .client_token(token)
+            .customize()
+            // Tried again after an answer that was lost, a start is throttled (Bedrock takes one in ten seconds), which
+            // would look as if nothing had been started.
+            .config_override(config::Builder::new().retry_config(RetryConfig::disabled()));
         match call.send().await {
             Ok(answer) => match answer.ingestion_job.map(Ingestion::of) {
                 Some(Ok(ingestion)) => Start::Started(ingestion),
@@ -239,7 +245,9 @@ pub(crate) async fn start(state: &State, request: &Request) -> Result<Response, 
             Response::json(StatusCode::ACCEPTED, &ingestion)
         }
         Start::Refused(error) => {
-            state.lease.release(&lease).await?;
+            if !lease.is_taken_over() {
+                state.lease.release(&lease).await?;
+            }
             Err(error)
         }
         Start::Lost(error) => Err(error),

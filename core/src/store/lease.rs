@@ -45,6 +45,9 @@ pub struct JobLease {
     /// The job, once it was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub job: Option<String>,
+    /// Whether an earlier attempt held it, which may have started the job.
+    #[serde(skip)]
+    taken_over: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,6 +62,12 @@ impl JobLease {
     fn is_abandoned(&self, now: Timestamp) -> bool {
         let taken = Timestamp::from_unix(self.until).minus(SYNC);
         self.job.is_none() && taken.plus(START) <= now
+    }
+
+    /// Whether an earlier attempt held this lease, which may have started a job under its token: a refusal of another start
+    /// does not say that none is running.
+    pub fn is_taken_over(&self) -> bool {
+        self.taken_over
     }
 
     /// Whether the lease still stands.
@@ -109,7 +118,10 @@ impl IngestionLease {
             return Ok(Some(lease));
         }
         match self.sync().await? {
-            Some(lease) if lease.is_abandoned(self.clock.now()) => Ok(Some(lease)),
+            Some(lease) if lease.is_abandoned(self.clock.now()) => Ok(Some(JobLease {
+                taken_over: true,
+                ..lease
+            })),
             Some(lease) if self.release_ended(&lease, has_ended).await? => self.try_sync().await,
             _ => Ok(None),
         }
@@ -164,6 +176,7 @@ impl IngestionLease {
             until: now.plus(SYNC).as_unix(),
             token: uuid::Uuid::new_v4().to_string(),
             job: None,
+            taken_over: false,
         };
         #[expect(clippy::disallowed_methods, reason = "the gate to the lease")]
         let call = self
@@ -265,6 +278,7 @@ mod tests {
             until: at(0).plus(SYNC).as_unix(),
             token: "t".to_owned(),
             job: None,
+            taken_over: false,
         };
         assert!(!lease.is_abandoned(at(29)));
         assert!(lease.is_abandoned(at(30)));
