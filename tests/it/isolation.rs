@@ -2,9 +2,9 @@
 
 use bulkhead_cli::deployment::Call;
 use bulkhead_cli::isolation::{self, Missing, Scene};
-use bulkhead_local::identity::TokenRequest;
-use bulkhead_local::stack::random_name;
-use integration_tests::fixture::Fixture;
+use bulkhead_local::identity::{AUDIENCE, Identity, Predecessor, Signer, TokenRequest};
+use bulkhead_local::stack::{random_name, wait_until};
+use integration_tests::fixture::{Fixture, PATIENCE, config};
 use reqwest::Method;
 use serde_json::json;
 
@@ -32,9 +32,7 @@ async fn every_operation_tells_every_stranger_what_it_must() {
         .expect(200, &Call::new(Method::POST, suspend).token(&operator))
         .await;
 
-    let stranger = bulkhead_local::identity::Identity::start(Default::default())
-        .await
-        .unwrap();
+    let stranger = Identity::start(Default::default()).await.unwrap();
     let admin = TokenRequest::member(&tenant.id, &["admin"]);
     let scene = Scene {
         tenant: tenant.id.clone(),
@@ -195,6 +193,96 @@ async fn raw_get(address: &str, path: &str) -> u16 {
         .unwrap()
         .parse()
         .unwrap()
+}
+
+#[tokio::test]
+async fn a_policy_that_covers_a_path_does_not_open_it_to_readers() {
+    let fixture = Fixture::shared();
+    let tenant = fixture.tenant("cover").await;
+    let document = tenant.upload("a.txt", "The roof of the mill is green.").await;
+    // Readers may GET /documents/*, for content: the gateway lets all of these through, and the function refuses.
+    for path in [
+        "/documents/".to_owned(),
+        format!("/documents/{document}"),
+        format!("/documents/{document}/"),
+        "/documents/01JD0000000000000000000000".to_owned(),
+    ] {
+        let call = Call::new(Method::GET, &path);
+        let refused = fixture.expect(403, &call.clone().token(tenant.reader())).await;
+        assert_eq!(refused.code().as_deref(), Some("forbidden"), "{path}");
+        // Who may reads there what stands there: the path is not simply unknown.
+        let answered = fixture.send(&call.token(tenant.admin())).await.status.as_u16();
+        assert_eq!(answered, if path.contains("01JD0000") { 404 } else { 200 }, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn an_issuer_of_one_tenant_speaks_for_nobody_else_and_its_withdrawn_keys_stop_working() {
+    let outside = Identity::start(Default::default()).await.unwrap();
+    let (own, other) = (random_name("guest"), random_name("host"));
+    let mut config = config();
+    let entry = json!([{
+        "issuer": outside.issuer(),
+        "audiences": [AUDIENCE],
+        "roles_claim": "roles",
+        "tenants": [own],
+        "operators": false,
+    }]);
+    for (variable, value) in [
+        ("BULKHEAD_ISSUERS", entry.to_string()),
+        ("BULKHEAD_JWKS_MAX_AGE_SECS", "2".to_owned()),
+        ("BULKHEAD_JWKS_COOLDOWN_SECS", "1".to_owned()),
+    ] {
+        config.variables.insert(variable.to_owned(), value);
+    }
+    let fixture = Fixture::start(config).await;
+    fixture.named_tenant(&own, &[]).await;
+    let host = fixture.named_tenant(&other, &[]).await;
+    let documents = |token: String| Call::new(Method::GET, "/documents").token(token);
+    let said_outside = |request: TokenRequest| outside.token(&request).unwrap();
+
+    let admin = TokenRequest::member(&own, &["admin"]);
+    fixture.expect(200, &documents(said_outside(admin.clone()))).await;
+    fixture.expect(200, &documents(fixture.token(&admin))).await;
+    fixture.expect(200, &documents(host.admin())).await;
+    let foreign = said_outside(TokenRequest::member(&other, &["admin"]));
+    let refused = fixture.expect(403, &documents(foreign)).await;
+    // It may not even learn that there is such a tenant.
+    assert_eq!(refused.code().as_deref(), Some("tenant_unknown"));
+    let (member, nobody) = (TokenRequest::member(&own, &["operator"]), TokenRequest::operator());
+    for (operator, code) in [(member, "forbidden"), (nobody, "tenant_unknown")] {
+        for (method, path) in [(Method::GET, "/tenants"), (Method::POST, "/ingestions")] {
+            let call = Call::new(method, path).token(said_outside(operator.clone()));
+            let refused = fixture.expect(403, &call).await;
+            assert_eq!(refused.code().as_deref(), Some(code));
+        }
+    }
+
+    let old = outside.key_id();
+    // A user each time: the gateway keeps what it was told of a token.
+    let mut number = 0;
+    let mut signed_by = |key: &str| {
+        number += 1;
+        let request = TokenRequest {
+            user: Some(format!("user-{number}")),
+            header: json!({"kid": key}).as_object().unwrap().clone(),
+            ..admin.clone()
+        };
+        let (header, claims) = (outside.header(&request), outside.claims(&request));
+        documents(outside.sign(&header, &claims, Signer::Key(key)).unwrap())
+    };
+    let new = outside.rotate(Predecessor::Withdrawn).await.unwrap();
+    for (key, status) in [(&new, 200), (&old, 401)] {
+        wait_until("a new key is known and a withdrawn one is not", PATIENCE, || {
+            let call = signed_by(key);
+            let fixture = &fixture;
+            async move { Ok((fixture.send(&call).await.status.as_u16() == status).then_some(())) }
+        })
+        .await
+        .unwrap();
+    }
+    fixture.expect(200, &signed_by(&new)).await;
+    fixture.expect(200, &documents(fixture.token(&admin))).await;
 }
 
 #[tokio::test]

@@ -19,14 +19,6 @@ fn variables_read(package: &str) -> BTreeSet<String> {
     variables
 }
 
-/// Variables with defaults that the template leaves alone; operators may add them.
-const OPTIONAL: [&str; 4] = [
-    "BULKHEAD_JWKS_MAX_AGE_SECS",
-    "BULKHEAD_JWKS_MAX_STALE_SECS",
-    "BULKHEAD_JWKS_COOLDOWN_SECS",
-    "BULKHEAD_JWKS_TIMEOUT_MS",
-];
-
 #[test]
 fn functions_and_binaries_are_the_same_set_and_each_is_given_the_variables_it_reads() {
     let template = repository::template();
@@ -47,10 +39,7 @@ fn functions_and_binaries_are_the_same_set_and_each_is_given_the_variables_it_re
             .cloned()
             .collect();
         let read = variables_read(&function.package);
-        let unset: Vec<&String> = read
-            .difference(&given)
-            .filter(|name| !OPTIONAL.contains(&name.as_str()))
-            .collect();
+        let unset: Vec<&String> = read.difference(&given).collect();
         assert_eq!(
             unset,
             Vec::<&String>::new(),
