@@ -30,7 +30,7 @@ pub struct IngestionLease {
     clock: Clock,
 }
 
-/// The lease is held for direct ingestion, for [`DIRECT`] from now.
+/// The lease is held for direct ingestion, for half a minute from now.
 #[derive(Debug)]
 #[must_use]
 pub struct Direct(());
