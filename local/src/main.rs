@@ -11,7 +11,10 @@ use tracing_subscriber::EnvFilter;
 async fn main() -> ExitCode {
     // What the emulators find odd. s3s reports every refusal as an error, and refusals are everyday life.
     let filter = EnvFilter::new("warn,s3s=off");
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
     match Arguments::parse().run().await {
         Ok(code) => code,
         Err(error) => {
