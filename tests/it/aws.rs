@@ -1,7 +1,5 @@
 //! Third-party truth about the fake AWS: unmodified boto3 against the running stack's front door.
 
-use std::process::Stdio;
-
 use bulkhead_local::credential::Caller;
 use integration_tests::fixture::Fixture;
 use integration_tests::repository;
@@ -9,21 +7,12 @@ use integration_tests::repository;
 #[tokio::test]
 async fn boto3_finds_s3_and_dynamodb_as_it_knows_them() {
     let fixture = Fixture::shared();
-    let python = tokio::process::Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--package", "xtask", "--", "python"])
-        .current_dir(repository::root())
-        .stderr(Stdio::inherit())
-        .output()
-        .await
-        .unwrap();
-    assert!(python.status.success());
-    let python = String::from_utf8(python.stdout).unwrap();
     let stack = &fixture.stack;
     let credential = stack.front_door().credentials().issue(Caller {
         principal: "boto3".to_owned(),
         tenant: None,
     });
-    let output = tokio::process::Command::new(python.lines().last().unwrap())
+    let output = tokio::process::Command::new(repository::python_tools().join("python"))
         .arg(repository::root().join("tests/boto3/check.py"))
         .env("AWS_ENDPOINT_URL", stack.front_door().endpoint())
         .env("AWS_REGION", stack.front_door().region())

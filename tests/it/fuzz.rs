@@ -3,7 +3,6 @@
 
 use std::process::Stdio;
 
-use bulkhead_local::identity::TokenRequest;
 use integration_tests::fixture::{Fixture, config};
 use integration_tests::repository;
 
@@ -70,6 +69,5 @@ async fn every_answer_to_whatever_the_contract_lets_one_make_up_is_one_that_it_d
     let tenant = fixture.named_tenant("fuzz", &["board", "staff"]).await;
     let (reader, admin) = (tenant.reader(), tenant.admin());
     futures::join!(run(&fixture, "reader", &reader), run(&fixture, "admin", &admin));
-    let operator = fixture.token(&TokenRequest::operator());
-    run(&fixture, "operator", &operator).await;
+    run(&fixture, "operator", &fixture.operator()).await;
 }

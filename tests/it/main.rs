@@ -7,6 +7,7 @@ mod canary;
 mod contract;
 mod crash;
 mod documents;
+mod fuzz;
 mod isolation;
 mod locks;
 mod questions;

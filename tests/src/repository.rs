@@ -1,6 +1,8 @@
 //! The repository's own files, as the suite reads them.
 
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use bulkhead_local::document::{self, ShortForm};
 use bulkhead_local::template::{Settings, Template};
@@ -51,4 +53,25 @@ pub fn sources(package: &str) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// The folder of the Python programs that `infra/requirements.txt` pins, installed if need be. Blocks until they are.
+///
+/// # Panics
+/// They can't be installed.
+pub fn python_tools() -> &'static Path {
+    // Once in the process: tests that run side by side would install into one folder.
+    static TOOLS: OnceLock<PathBuf> = OnceLock::new();
+    TOOLS.get_or_init(|| {
+        let output = Command::new(env!("CARGO"))
+            .args(["run", "--quiet", "--package", "xtask", "--", "python"])
+            .current_dir(root())
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("cargo runs");
+        assert!(output.status.success(), "cargo xtask python: {}", output.status);
+        let output = String::from_utf8(output.stdout).expect("a path in UTF-8");
+        let python = Path::new(output.lines().last().expect("a path"));
+        python.parent().expect("a folder").to_path_buf()
+    })
 }

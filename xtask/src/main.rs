@@ -2,7 +2,7 @@
 //!
 //! * `test`: everything that must hold before a change lands, the README's test command.
 //! * `lint`: the same without the tests.
-//! * `python`: the Python environment of the two, for a test that needs boto3.
+//! * `python`: the Python environment of the two, for the tests that need boto3 or schemathesis.
 //! * `package`: release builds of the functions, zipped, and measured if asked for.
 //!
 //! Not here: deployment (AWS SAM does that, see docs/operations.md) and any logic that a test or the local stack could
