@@ -4,8 +4,8 @@
 
 use std::io::Write as _;
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterFn, LevelFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -26,22 +26,40 @@ pub fn init(environment: &Environment) {
     let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
 }
 
-/// What is logged at Lambda's `level`.
-fn filter(level: &str) -> EnvFilter {
+/// The crates that are ours, by their names in log records.
+const OURS: [&str; 5] = [
+    "bulkhead_core",
+    "authorizer",
+    "query_handler",
+    "tenant_admin",
+    "control_plane",
+];
+/// Where the runtime logs every error that a handler returns, and every panic.
+const RUNTIME_ERRORS: &str = "lambda_runtime::layers::panic";
+
+/// What is logged at Lambda's `level`. A function and not `EnvFilter`, whose regular expressions are half a megabyte of
+/// every artefact.
+fn filter(level: &str) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
     let level = match level {
         // Lambda's word for the worst; there is none here.
         "FATAL" => LevelFilter::ERROR,
         name => name.parse().unwrap_or(LevelFilter::INFO),
     };
-    // The AWS SDK and hyper say at debug level what must never be logged, so a lower level is for our crates only.
-    //
-    // The runtime logs every error that a handler returns, and the authorizer returns one for each bad token: whoever has
-    // none could fill the log with errors, among which a real one is lost. We have logged the reason by then. A panic is
-    // told from it by the field that carries it.
-    EnvFilter::new(format!(
-        "warn,lambda_runtime::layers::panic=off,lambda_runtime::layers::panic[{{error}}]=error,\
-         bulkhead_core={level},authorizer={level},query_handler={level},tenant_admin={level},control_plane={level}"
-    ))
+    filter_fn(move |metadata| {
+        let target = metadata.target();
+        if target == RUNTIME_ERRORS {
+            // The authorizer returns an error for each bad token: whoever has none could fill the log with errors, among
+            // which a real one is lost. We have logged the reason by then. A panic is told from it by the field that
+            // carries it.
+            metadata.fields().field("error").is_some()
+        } else if OURS.contains(&target.split("::").next().unwrap_or_default()) {
+            // Spans say whose a record is, at whatever level it is.
+            metadata.is_span() || *metadata.level() <= level
+        } else {
+            // The AWS SDK and hyper say at debug level what must never be logged.
+            *metadata.level() <= Level::WARN
+        }
+    })
 }
 
 /// A count that an alarm watches, in CloudWatch's embedded metric format
