@@ -158,7 +158,6 @@ pub const ROWS: &[Row] = &[
         Target::Ingestion,
         &[200],
     ),
-    // Last: they change whether the tenant may do anything.
     row(
         "suspend_tenant",
         "POST",
@@ -313,7 +312,7 @@ pub struct Scene {
     pub session: String,
     /// An ingestion.
     pub ingestion: String,
-    /// A tenant's id that `create_tenant` may take.
+    /// A tenant's id that `create_tenant` may take, and that operators' other operations then work on.
     pub new_tenant: String,
     /// Well-formed ids of the right kinds that name nothing: document, conversation, tenant, ingestion.
     pub missing: Missing,
@@ -377,7 +376,9 @@ pub fn grid(cells: &[Cell]) -> String {
 
 async fn cell(deployment: &Deployment, scene: &Scene, row: &Row, stranger: Stranger) -> anyhow::Result<Cell> {
     let token = token(scene, row, stranger);
-    let answer = deployment.send(&call(scene, row, token.clone(), false)?).await?;
+    let answer = deployment
+        .send(&call(scene, row, stranger, token.clone(), false)?)
+        .await?;
     let status = answer.status.as_u16();
     let fault = match expected(row, stranger) {
         Expectation::Status(statuses) => {
@@ -385,7 +386,7 @@ async fn cell(deployment: &Deployment, scene: &Scene, row: &Row, stranger: Stran
         }
         Expectation::Problem(wanted, code) => problem_fault(&answer, wanted, code),
         Expectation::SameAsMissing => {
-            let missing = deployment.send(&call(scene, row, token, true)?).await?;
+            let missing = deployment.send(&call(scene, row, stranger, token, true)?).await?;
             let (seen, wanted) = (answer.fingerprint(), missing.fingerprint());
             if seen != wanted {
                 Some(format!("differs from a missing one: {seen:?} against {wanted:?}"))
@@ -463,12 +464,19 @@ fn token(scene: &Scene, row: &Row, stranger: Stranger) -> Option<String> {
     Some(token.to_owned())
 }
 
-fn call(scene: &Scene, row: &Row, token: Option<String>, missing: bool) -> anyhow::Result<Call> {
+fn call(scene: &Scene, row: &Row, stranger: Stranger, token: Option<String>, missing: bool) -> anyhow::Result<Call> {
     let pick = |real: &str, nothing: &str| if missing { nothing.to_owned() } else { real.to_owned() };
+    // The operator works on a tenant that nobody else uses: a suspension would change what the others are told, at a time
+    // that caches decide.
+    let tenant = if stranger == Stranger::Own {
+        &scene.new_tenant
+    } else {
+        &scene.tenant
+    };
     let path = row
         .path
         .replace("{document_id}", &pick(&scene.document, &scene.missing.document))
-        .replace("{tenant}", &pick(&scene.tenant, &scene.missing.tenant))
+        .replace("{tenant}", &pick(tenant, &scene.missing.tenant))
         .replace("{ingestion_id}", &pick(&scene.ingestion, &scene.missing.ingestion));
     let method = Method::from_bytes(row.method.as_bytes()).context("a method")?;
     let mut call = Call {
