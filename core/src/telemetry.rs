@@ -37,8 +37,8 @@ const OURS: [&str; 5] = [
 /// Where the runtime logs every error that a handler returns, and every panic.
 const RUNTIME_ERRORS: &str = "lambda_runtime::layers::panic";
 
-/// What is logged at Lambda's `level`. A function and not `EnvFilter`, whose regular expressions are half a megabyte of
-/// every artefact.
+/// What is logged at Lambda's `level`. A function and not `EnvFilter`, whose regular expressions are a third of a megabyte
+/// of every artefact.
 fn filter(level: &str) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
     let level = match level {
         // Lambda's word for the worst; there is none here.
