@@ -265,6 +265,27 @@ pub struct Document {
 }
 
 impl Document {
+    /// A document that is declared `now`: it awaits its upload, has no title and is for everyone.
+    pub fn declare(name: String, media_type: MediaType, size: u64, sha256: String, now: Timestamp) -> Self {
+        Self {
+            document_id: DocumentId::generate(),
+            name,
+            media_type,
+            size,
+            sha256,
+            title: None,
+            audience: Audience::Everyone,
+            status: DocumentStatus::AwaitingUpload,
+            reason: None,
+            completing: false,
+            submitted: false,
+            checked_at: None,
+            created_at: now,
+            updated_at: now,
+            version: 1,
+        }
+    }
+
     /// What clients see.
     pub fn body(&self) -> DocumentBody<'_> {
         DocumentBody {
@@ -360,23 +381,13 @@ mod tests {
     use super::*;
 
     fn document() -> Document {
-        Document {
-            document_id: DocumentId::generate(),
-            name: "handbook.pdf".to_owned(),
-            media_type: MediaType::Xlsx,
-            size: 1,
-            sha256: "0".repeat(64),
-            title: None,
-            audience: Audience::Everyone,
-            status: DocumentStatus::AwaitingUpload,
-            reason: None,
-            completing: false,
-            submitted: false,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
-        }
+        Document::declare(
+            "handbook.pdf".to_owned(),
+            MediaType::Xlsx,
+            1,
+            "0".repeat(64),
+            Timestamp::from_unix(0),
+        )
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use aws_sdk_bedrockagentruntime::types::{Citation, GeneratedResponsePart, RetrievedReference, TextResponsePart};
-use bulkhead_core::document::{Audience, Document, DocumentId, DocumentStatus, MediaType};
+use bulkhead_core::document::{Document, DocumentId, DocumentStatus, MediaType};
 use bulkhead_core::profile::Profile;
 use bulkhead_core::request::Request;
 use bulkhead_core::tenant::{Group, TenantContext, TenantId, UnverifiedCaller, UserId};
@@ -80,20 +80,17 @@ pub fn request_within(tenant: &str, body: &str, time: Duration) -> Request {
 pub fn document(id: &str) -> Document {
     Document {
         document_id: DocumentId::parse(id).unwrap(),
-        name: "handbook.pdf".to_owned(),
-        media_type: MediaType::Pdf,
-        size: 1,
-        sha256: "0".repeat(64),
         title: Some("Handbook".to_owned()),
-        audience: Audience::Everyone,
         status: DocumentStatus::Indexed,
-        reason: None,
         submitted: true,
-        completing: false,
-        checked_at: None,
-        created_at: Timestamp::from_unix(0),
-        updated_at: Timestamp::from_unix(0),
         version: 3,
+        ..Document::declare(
+            "handbook.pdf".to_owned(),
+            MediaType::Pdf,
+            1,
+            "0".repeat(64),
+            Timestamp::from_unix(0),
+        )
     }
 }
 

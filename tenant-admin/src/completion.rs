@@ -207,7 +207,7 @@ fn before(document: Document) -> Result<Published, Error> {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::document::{Audience, DocumentId, MediaType};
+    use bulkhead_core::document::MediaType;
     use bulkhead_core::error::Code;
     use bulkhead_core::time::Timestamp;
 
@@ -215,21 +215,14 @@ mod tests {
 
     fn document(status: DocumentStatus) -> Document {
         Document {
-            document_id: DocumentId::generate(),
-            name: "handbook.pdf".to_owned(),
-            media_type: MediaType::Pdf,
-            size: 9000,
-            sha256: "ab".repeat(32),
-            title: None,
-            audience: Audience::Everyone,
             status,
-            reason: None,
-            completing: false,
-            submitted: false,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
+            ..Document::declare(
+                "handbook.pdf".to_owned(),
+                MediaType::Pdf,
+                9000,
+                "ab".repeat(32),
+                Timestamp::from_unix(0),
+            )
         }
     }
 

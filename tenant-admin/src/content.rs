@@ -100,7 +100,6 @@ fn disposition(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::document::DocumentId;
     use bulkhead_core::error::Code;
     use bulkhead_core::tenant::{Group, TenantId, UnverifiedCaller, UserId};
     use bulkhead_core::time::{Clock, Timestamp};
@@ -109,23 +108,13 @@ mod tests {
     use super::*;
 
     fn document(content: &[u8]) -> Document {
-        Document {
-            document_id: DocumentId::generate(),
-            name: "handbook.txt".to_owned(),
-            media_type: MediaType::Text,
-            size: u64::try_from(content.len()).unwrap(),
-            sha256: HEXLOWER.encode(&Sha256::digest(content)),
-            title: None,
-            audience: Audience::Everyone,
-            status: DocumentStatus::AwaitingUpload,
-            reason: None,
-            completing: false,
-            submitted: false,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
-        }
+        Document::declare(
+            "handbook.txt".to_owned(),
+            MediaType::Text,
+            u64::try_from(content.len()).unwrap(),
+            HEXLOWER.encode(&Sha256::digest(content)),
+            Timestamp::from_unix(0),
+        )
     }
 
     #[test]

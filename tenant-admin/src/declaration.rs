@@ -2,7 +2,7 @@
 //!
 //! A limit exceeded and a malformed value are 400; what is well formed but not accepted is 422.
 
-use bulkhead_core::document::{Audience, Document, DocumentId, DocumentStatus, MediaType, SIDECAR_SUFFIX};
+use bulkhead_core::document::{Audience, Document, MediaType, SIDECAR_SUFFIX};
 use bulkhead_core::error::Error;
 use bulkhead_core::profile::Profile;
 use bulkhead_core::time::Timestamp;
@@ -87,21 +87,9 @@ impl Declared {
     /// A new document's record.
     pub(crate) fn into_document(self, now: Timestamp) -> Document {
         Document {
-            document_id: DocumentId::generate(),
-            name: self.name,
-            media_type: self.media_type,
-            size: self.size,
-            sha256: self.sha256,
             title: self.title,
             audience: self.audience,
-            status: DocumentStatus::AwaitingUpload,
-            reason: None,
-            completing: false,
-            submitted: false,
-            checked_at: None,
-            created_at: now,
-            updated_at: now,
-            version: 1,
+            ..Document::declare(self.name, self.media_type, self.size, self.sha256, now)
         }
     }
 }

@@ -471,27 +471,22 @@ fn report(error: &Error, what: &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::document::{Audience, MediaType};
+    use bulkhead_core::document::MediaType;
 
     use super::*;
 
     fn document(status: DocumentStatus) -> Document {
         Document {
-            document_id: DocumentId::generate(),
-            name: "handbook.pdf".to_owned(),
-            media_type: MediaType::Pdf,
-            size: 1,
-            sha256: "0".repeat(64),
-            title: None,
-            audience: Audience::Everyone,
             status,
-            reason: None,
-            completing: false,
             submitted: true,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
             updated_at: Timestamp::from_unix(1000),
-            version: 1,
+            ..Document::declare(
+                "handbook.pdf".to_owned(),
+                MediaType::Pdf,
+                1,
+                "0".repeat(64),
+                Timestamp::from_unix(0),
+            )
         }
     }
 

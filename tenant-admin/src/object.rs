@@ -293,7 +293,7 @@ where
 mod tests {
     use aws_config::{BehaviorVersion, Region};
     use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
-    use bulkhead_core::document::{Audience, DocumentId, DocumentStatus, MediaType};
+    use bulkhead_core::document::{DocumentId, DocumentStatus, MediaType};
     use bulkhead_core::time::Timestamp;
 
     use super::*;
@@ -312,20 +312,15 @@ mod tests {
     fn document() -> Document {
         Document {
             document_id: DocumentId::parse("01JZZZZZZZZZZZZZZZZZZZZZZZ").unwrap(),
-            name: "../acme-2/x.pdf".to_owned(),
-            media_type: MediaType::Pdf,
-            size: 1,
-            sha256: "0".repeat(64),
-            title: None,
-            audience: Audience::Everyone,
             status: DocumentStatus::Indexed,
-            reason: None,
-            completing: false,
             submitted: true,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
+            ..Document::declare(
+                "../acme-2/x.pdf".to_owned(),
+                MediaType::Pdf,
+                1,
+                "0".repeat(64),
+                Timestamp::from_unix(0),
+            )
         }
     }
 

@@ -115,7 +115,7 @@ fn cut(text: &str, room: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bulkhead_core::document::{Audience, DocumentId, DocumentStatus, MediaType};
+    use bulkhead_core::document::{Audience, DocumentId, MediaType};
     use bulkhead_core::tenant::{Group, UnverifiedCaller, UserId};
     use bulkhead_core::time::{Clock, Timestamp};
     use proptest::prelude::*;
@@ -138,20 +138,16 @@ mod tests {
     fn document(name: &str, title: Option<&str>, audience: Audience) -> Document {
         Document {
             document_id: DocumentId::parse("01JZZZZZZZZZZZZZZZZZZZZZZZ").unwrap(),
-            name: name.to_owned(),
-            media_type: MediaType::Pdf,
-            size: 1,
-            sha256: "0".repeat(64),
             title: title.map(str::to_owned),
             audience,
-            status: DocumentStatus::AwaitingUpload,
-            reason: None,
             completing: true,
-            submitted: false,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
+            ..Document::declare(
+                name.to_owned(),
+                MediaType::Pdf,
+                1,
+                "0".repeat(64),
+                Timestamp::from_unix(0),
+            )
         }
     }
 

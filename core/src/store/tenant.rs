@@ -454,27 +454,17 @@ fn hash(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::document::{Audience, MediaType};
+    use crate::document::MediaType;
 
     #[test]
     fn only_a_declaration_cleans_itself_up() {
-        let mut document = Document {
-            document_id: DocumentId::generate(),
-            name: "handbook.pdf".to_owned(),
-            media_type: MediaType::Pdf,
-            size: 1,
-            sha256: "0".repeat(64),
-            title: None,
-            audience: Audience::Everyone,
-            status: DocumentStatus::AwaitingUpload,
-            reason: None,
-            completing: false,
-            submitted: false,
-            checked_at: None,
-            created_at: Timestamp::from_unix(0),
-            updated_at: Timestamp::from_unix(0),
-            version: 1,
-        };
+        let mut document = Document::declare(
+            "handbook.pdf".to_owned(),
+            MediaType::Pdf,
+            1,
+            "0".repeat(64),
+            Timestamp::from_unix(0),
+        );
         assert_eq!(expiry(&document), Some(Timestamp::from_unix(24 * 60 * 60)));
         // From here on the data source may hold it, and a record that vanished would leave it there for good.
         document.completing = true;
