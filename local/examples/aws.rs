@@ -30,7 +30,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let services = Services {
         s3: Arc::new(s3),
         dynamodb: Arc::new(dynamodb),
-        bedrock: None,
+        bedrock: Vec::new(),
     };
     let door = FrontDoor::start(FrontDoorConfig::default(), services).await?;
     let credential = door.credentials().issue(Caller {

@@ -56,6 +56,35 @@ pub enum Effect {
     Drop,
     /// The request is carried out and the connection is cut before the answer.
     DropAnswer,
+    /// The request is carried out, and its answer goes wrong on its way if it is a stream. Another answer is left alone.
+    Stream(StreamFault),
+}
+
+/// What goes wrong within a streamed answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamFault {
+    /// How many events go out first. A stream that has fewer ends by itself; with exactly as many, what follows is the
+    /// effect and not the end.
+    pub after: usize,
+    /// What happens then.
+    pub effect: StreamEffect,
+}
+
+/// How a streamed answer goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamEffect {
+    /// The connection is cut, within the answer's body.
+    Cut,
+    /// The stream ends with this exception.
+    Exception {
+        /// The member of the operation's model: `throttlingException`, `modelStreamErrorException`,
+        /// `internalServerException` and so on.
+        kind: String,
+        /// The message.
+        message: String,
+    },
+    /// Nothing comes any more, and the connection stays until the client leaves.
+    Stall,
 }
 
 /// One fault.

@@ -7,6 +7,7 @@
 //! evaluated. TLS and virtual-hosted buckets are not here either; an SDK is pointed at the door with
 //! `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL_DYNAMODB` and so on, and path-style addresses.
 
+mod flow;
 mod signature;
 
 use std::convert::Infallible;
@@ -18,10 +19,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt as _, Either, Full, LengthLimitError, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -30,11 +33,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use uuid::Uuid;
 
+use self::flow::Flow;
 use self::signature::{Presented, Refusal};
 use crate::credential::{Caller, Credentials};
 use crate::dynamodb::{self, DynamoDb};
-use crate::fault::{Effect, Faults};
-use crate::record::{Call, Recorder, Resource, Service};
+use crate::fault::{Effect, Faults, StreamFault};
+use crate::record::{Call, Recorder, Resource, Service, Streamed};
 use crate::s3::{self, S3, S3Store};
 
 /// The largest body that is read, in bytes: the largest document with room for the frame of `aws-chunked`.
@@ -48,7 +52,41 @@ pub trait RestService: Send + Sync + 'static {
     fn operation(&self, method: &Method, path: &str) -> Option<&'static str>;
 
     /// Answers a request whose signature was verified.
-    fn handle(&self, request: Request<Bytes>, caller: Caller) -> BoxFuture<'_, Response<Bytes>>;
+    fn handle(&self, request: Request<Bytes>, caller: Caller) -> BoxFuture<'_, Response<ServiceBody>>;
+}
+
+/// The body of a service's answer.
+pub enum ServiceBody {
+    /// All of it.
+    Whole(Bytes),
+    /// Events, each in its frame and each an item of its own ([`crate::event_stream`] makes them): faults count them. Every
+    /// one is sent as soon as it is there. The stream is dropped when the client leaves.
+    Events(BoxStream<'static, Bytes>),
+}
+
+impl ServiceBody {
+    /// All of it, once it is there.
+    pub async fn collect(self) -> Bytes {
+        match self {
+            Self::Whole(bytes) => bytes,
+            Self::Events(events) => events.collect::<Vec<Bytes>>().await.concat().into(),
+        }
+    }
+}
+
+impl fmt::Debug for ServiceBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Whole(bytes) => f.debug_tuple("Whole").field(bytes).finish(),
+            Self::Events(_) => f.write_str("Events"),
+        }
+    }
+}
+
+impl From<Bytes> for ServiceBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
 }
 
 /// What stands behind the door.
@@ -58,8 +96,8 @@ pub struct Services {
     pub s3: Arc<S3Store>,
     /// The tables.
     pub dynamodb: Arc<DynamoDb>,
-    /// Bedrock, if there is one; its requests are answered 501 otherwise.
-    pub bedrock: Option<Arc<dyn RestService>>,
+    /// The parts of Bedrock. A request is for the first that has its operation, and answered 501 if none has.
+    pub bedrock: Vec<Arc<dyn RestService>>,
 }
 
 impl fmt::Debug for Services {
@@ -67,7 +105,7 @@ impl fmt::Debug for Services {
         f.debug_struct("Services")
             .field("s3", &self.s3)
             .field("dynamodb", &self.dynamodb)
-            .field("bedrock", &self.bedrock.is_some())
+            .field("bedrock", &self.bedrock.len())
             .finish()
     }
 }
@@ -213,10 +251,14 @@ async fn serve(stream: TcpStream, inner: Arc<Inner>) {
         let head = request.method() == Method::HEAD;
         let response = match read_body(request).await {
             Ok(request) => inner.handle(request).await?,
-            Err(refused) => refused,
+            Err(refused) => refused.map(Outgoing::Whole),
         };
-        // The body of a HEAD is not sent, and its length is the one that the header gives.
-        Ok::<_, Dropped>(response.map(|body| Full::new(if head { Bytes::new() } else { body })))
+        Ok::<_, Dropped>(response.map(|body| match body {
+            // The body of a HEAD is not sent, and its length is the one that the header gives.
+            Outgoing::Whole(_) if head => Either::Left(Full::default()),
+            Outgoing::Whole(bytes) => Either::Left(Full::new(bytes)),
+            Outgoing::Events(events) => Either::Right(StreamBody::new(events.map_ok(Frame::data))),
+        }))
     });
     let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     if let Err(error) = connection.await {
@@ -267,6 +309,20 @@ impl From<Infallible> for Dropped {
     }
 }
 
+/// The body of an answer as it leaves.
+enum Outgoing {
+    Whole(Bytes),
+    Events(Flow),
+}
+
+/// What a request met on its way.
+#[derive(Default)]
+struct Met {
+    faulted: bool,
+    carried_out: bool,
+    stream_fault: Option<StreamFault>,
+}
+
 /// What a request asks for, as far as it can be told without carrying it out.
 struct Asked {
     service: Service,
@@ -307,7 +363,7 @@ impl Inner {
         }
     }
 
-    async fn handle(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Dropped> {
+    async fn handle(&self, request: Request<Bytes>) -> Result<Response<Outgoing>, Dropped> {
         let (parts, body) = request.into_parts();
         let presented = Presented::read(&parts);
         let service = match &presented {
@@ -322,21 +378,20 @@ impl Inner {
                 "the credential scope names a service that is not emulated",
             )),
         });
-        let (mut faulted, mut carried_out) = (false, false);
+        let mut met = Met::default();
         let (caller, answer) = match verified {
             Ok(caller) => {
                 let request = Request::from_parts(parts, body);
-                let answer = self
-                    .answer(&asked, request, caller.clone(), &mut faulted, &mut carried_out)
-                    .await;
+                let answer = self.answer(&asked, request, caller.clone(), &mut met).await;
                 (Some(caller), answer)
             }
             Err(refusal) => {
                 tracing::debug!(%service, ?refusal, operation = asked.operation, "refused a request");
-                (None, Ok(refused(service, refusal)))
+                (None, Ok(refused(service, refusal).map(ServiceBody::Whole)))
             }
         };
-        self.recorder.push(Call {
+        let streamed = matches!(&answer, Ok(response) if matches!(response.body(), ServiceBody::Events(_)));
+        let record = self.recorder.push(Call {
             at: OffsetDateTime::now_utc(),
             caller,
             service,
@@ -344,10 +399,21 @@ impl Inner {
             resource: asked.resource,
             request: asked.summary,
             status: answer.as_ref().ok().map(|response| response.status().as_u16()),
-            faulted,
-            carried_out,
+            faulted: met.faulted,
+            carried_out: met.carried_out,
+            stream: streamed.then(Streamed::default),
         });
-        answer.map(with_request_id)
+        let answer = answer?.map(|body| match body {
+            ServiceBody::Whole(bytes) => Outgoing::Whole(bytes),
+            ServiceBody::Events(events) => Outgoing::Events(Flow::new(events, met.stream_fault, record)),
+        });
+        Ok(with_request_id(answer))
+    }
+
+    /// The part of Bedrock that has an operation, and its name.
+    fn bedrock(&self, method: &Method, path: &str) -> Option<(&Arc<dyn RestService>, &'static str)> {
+        let mut parts = self.services.bedrock.iter();
+        parts.find_map(|part| Some((part, part.operation(method, path)?)))
     }
 
     /// The service of a request whose signature does not say it, so that it is refused in the right form.
@@ -355,8 +421,7 @@ impl Inner {
         if dynamodb::operation(&parts.headers).is_some() {
             return Service::DynamoDb;
         }
-        let bedrock = self.services.bedrock.as_ref();
-        if bedrock.is_some_and(|bedrock| bedrock.operation(&parts.method, parts.uri.path()).is_some()) {
+        if self.bedrock(&parts.method, parts.uri.path()).is_some() {
             return Service::Bedrock;
         }
         Service::S3
@@ -392,8 +457,7 @@ impl Inner {
             }
             Service::Bedrock => {
                 let path = parts.uri.path();
-                let bedrock = self.services.bedrock.as_ref();
-                let known = bedrock.and_then(|bedrock| bedrock.operation(&parts.method, path));
+                let known = self.bedrock(&parts.method, path).map(|(_, operation)| operation);
                 let operation = known.map_or_else(|| format!("{} {path}", parts.method), str::to_owned);
                 Asked {
                     service,
@@ -411,44 +475,40 @@ impl Inner {
         asked: &Asked,
         request: Request<Bytes>,
         caller: Caller,
-        faulted: &mut bool,
-        carried_out: &mut bool,
-    ) -> Result<Response<Bytes>, Dropped> {
+        met: &mut Met,
+    ) -> Result<Response<ServiceBody>, Dropped> {
         let tenant = caller.tenant.as_deref();
         let effects = self
             .faults
             .meet(asked.service, &asked.operation, tenant, &asked.resource);
-        *faulted = !effects.is_empty();
+        met.faulted = !effects.is_empty();
         let mut answer_dropped = false;
         for effect in effects {
             match effect {
                 Effect::Delay(delay) => tokio::time::sleep(delay).await,
                 Effect::Drop => return Err(Dropped),
                 Effect::DropAnswer => answer_dropped = true,
-                Effect::Throttle => return Ok(throttled(asked.service)),
-                Effect::TransactionConflict => return Ok(conflict(asked, request.body())),
+                Effect::Stream(fault) => met.stream_fault = Some(fault),
+                Effect::Throttle => return Ok(throttled(asked.service).map(ServiceBody::Whole)),
+                Effect::TransactionConflict => return Ok(conflict(asked, request.body()).map(ServiceBody::Whole)),
                 Effect::Status { status, code, message } => {
                     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    return Ok(error(asked.service, status, &code, &message));
+                    return Ok(error(asked.service, status, &code, &message).map(ServiceBody::Whole));
                 }
             }
         }
-        *carried_out = true;
+        met.carried_out = true;
         let response = self.carry_out(asked, request, caller).await;
         if answer_dropped { Err(Dropped) } else { Ok(response) }
     }
 
-    async fn carry_out(&self, asked: &Asked, request: Request<Bytes>, caller: Caller) -> Response<Bytes> {
-        if let Some(unknown) = &asked.unknown {
-            tracing::warn!(service = %asked.service, operation = unknown, "an operation that is not emulated");
-            return error(
-                asked.service,
-                StatusCode::NOT_IMPLEMENTED,
-                "NotImplemented",
-                &format!("{unknown} is not emulated"),
-            );
-        }
-        match asked.service {
+    async fn carry_out(&self, asked: &Asked, request: Request<Bytes>, caller: Caller) -> Response<ServiceBody> {
+        let answer = match asked.service {
+            Service::Bedrock => match self.bedrock(request.method(), request.uri().path()) {
+                Some((bedrock, _)) => return bedrock.handle(request, caller).await,
+                None => not_emulated(asked),
+            },
+            _ if asked.unknown.is_some() => not_emulated(asked),
             Service::S3 => match self.s3.handle(request).await {
                 Ok(response) => response,
                 Err(failed) => internal_error(asked.service, &failed),
@@ -461,17 +521,20 @@ impl Inner {
                     .await
                     .unwrap_or_else(|failed| internal_error(asked.service, &failed.into()))
             }
-            Service::Bedrock => match &self.services.bedrock {
-                Some(bedrock) => bedrock.handle(request, caller).await,
-                None => error(
-                    asked.service,
-                    StatusCode::NOT_IMPLEMENTED,
-                    "NotImplemented",
-                    "there is no Bedrock here",
-                ),
-            },
-        }
+        };
+        answer.map(ServiceBody::Whole)
     }
+}
+
+fn not_emulated(asked: &Asked) -> Response<Bytes> {
+    let unknown = asked.unknown.as_ref().unwrap_or(&asked.operation);
+    tracing::warn!(service = %asked.service, operation = unknown, "an operation that is not emulated");
+    error(
+        asked.service,
+        StatusCode::NOT_IMPLEMENTED,
+        "NotImplemented",
+        &format!("{unknown} is not emulated"),
+    )
 }
 
 fn internal_error(service: Service, failed: &anyhow::Error) -> Response<Bytes> {
@@ -485,7 +548,7 @@ fn internal_error(service: Service, failed: &anyhow::Error) -> Response<Bytes> {
 }
 
 /// Every service names its answers, in a header of its own.
-fn with_request_id(mut response: Response<Bytes>) -> Response<Bytes> {
+fn with_request_id<B>(mut response: Response<B>) -> Response<B> {
     if let Ok(id) = HeaderValue::try_from(Uuid::new_v4().to_string()) {
         for name in ["x-amz-request-id", "x-amzn-requestid"] {
             response.headers_mut().entry(name).or_insert_with(|| id.clone());

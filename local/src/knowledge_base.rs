@@ -37,7 +37,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::credential::Caller;
-use crate::front_door::RestService;
+use crate::front_door::{RestService, ServiceBody};
 use crate::object::ObjectStore;
 
 use catalogue::{Catalogue, Location, Status};
@@ -223,7 +223,7 @@ impl KnowledgeBase {
     }
 
     /// Answers one request, whose signature and permission have been checked.
-    pub async fn handle(&self, request: http::Request<Bytes>) -> http::Response<Bytes> {
+    pub async fn handle(&self, request: http::Request<Bytes>) -> http::Response<ServiceBody> {
         wire::handle(&self.inner, request, None).await
     }
 
@@ -292,7 +292,7 @@ impl RestService for KnowledgeBase {
         Self::operation(method, path)
     }
 
-    fn handle(&self, request: http::Request<Bytes>, caller: Caller) -> BoxFuture<'_, http::Response<Bytes>> {
+    fn handle(&self, request: http::Request<Bytes>, caller: Caller) -> BoxFuture<'_, http::Response<ServiceBody>> {
         Box::pin(wire::handle(&self.inner, request, Some(caller)))
     }
 }

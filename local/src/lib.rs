@@ -7,6 +7,7 @@ pub mod credential;
 pub mod directory;
 pub mod document;
 pub mod dynamodb;
+pub mod event_stream;
 pub mod fault;
 pub mod front_door;
 pub mod function;

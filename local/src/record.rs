@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use time::OffsetDateTime;
 
@@ -126,13 +126,80 @@ pub struct Call {
     pub faulted: bool,
     /// Whether it reached its service, whatever that made of it.
     pub carried_out: bool,
+    /// How far the answer has come, if it is a stream. [`Call::at`] is when it began.
+    pub stream: Option<Streamed>,
+}
+
+/// A streamed answer, so far.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Streamed {
+    /// Events that went out.
+    pub events: usize,
+    /// When the first of them did.
+    pub first: Option<OffsetDateTime>,
+    /// When and how it ended, or `None` while it has not.
+    pub ended: Option<(OffsetDateTime, StreamEnd)>,
+}
+
+/// How a streamed answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// With its last event.
+    Complete,
+    /// By an injected fault.
+    Faulted,
+    /// Before its last event, because the client left, or the door was closed.
+    Abandoned,
+}
+
+/// Calls, of which the newest are kept.
+#[derive(Debug, Default)]
+struct Calls {
+    /// How many there have been.
+    pushed: u64,
+    kept: VecDeque<Call>,
 }
 
 /// The records. Clones share them.
 #[derive(Debug, Clone)]
 pub struct Recorder {
-    calls: Arc<Mutex<VecDeque<Call>>>,
+    calls: Arc<Mutex<Calls>>,
     capacity: usize,
+}
+
+/// Where one streamed answer's progress is noted.
+pub(crate) struct StreamRecord {
+    recorder: Recorder,
+    number: u64,
+}
+
+impl StreamRecord {
+    /// Another event went out.
+    pub(crate) fn sent(&self) {
+        self.change(|stream| {
+            stream.events += 1;
+            stream.first.get_or_insert_with(OffsetDateTime::now_utc);
+        });
+    }
+
+    /// No more events go out.
+    pub(crate) fn ended(&self, end: StreamEnd) {
+        self.change(|stream| stream.ended = Some((OffsetDateTime::now_utc(), end)));
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Streamed)) {
+        let mut calls = self.recorder.lock();
+        // Forgotten already, it is not among those that are kept.
+        let forgotten = calls.pushed - calls.kept.len() as u64;
+        let call = self
+            .number
+            .checked_sub(forgotten)
+            .and_then(|at| usize::try_from(at).ok())
+            .and_then(|at| calls.kept.get_mut(at));
+        if let Some(stream) = call.and_then(|call| call.stream.as_mut()) {
+            change(stream);
+        }
+    }
 }
 
 impl Recorder {
@@ -145,23 +212,29 @@ impl Recorder {
         }
     }
 
-    pub(crate) fn push(&self, call: Call) {
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.push_back(call);
-        while calls.len() > self.capacity {
-            calls.pop_front();
+    fn lock(&self) -> MutexGuard<'_, Calls> {
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Records a call; what comes back notes the progress of its answer, if that is a stream.
+    pub(crate) fn push(&self, call: Call) -> StreamRecord {
+        let mut calls = self.lock();
+        let number = calls.pushed;
+        calls.pushed += 1;
+        calls.kept.push_back(call);
+        while calls.kept.len() > self.capacity {
+            calls.kept.pop_front();
+        }
+        StreamRecord {
+            recorder: self.clone(),
+            number,
         }
     }
 
     /// All that are kept, oldest first.
     #[must_use]
     pub fn calls(&self) -> Vec<Call> {
-        self.calls
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .cloned()
-            .collect()
+        self.lock().kept.iter().cloned().collect()
     }
 
     /// Those that were asked by this tenant's environments, oldest first.
@@ -178,7 +251,7 @@ impl Recorder {
 
     /// Forgets all.
     pub fn clear(&self) {
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.lock().kept.clear();
     }
 }
 
@@ -200,6 +273,7 @@ mod tests {
             status: Some(200),
             faulted: false,
             carried_out: true,
+            stream: None,
         }
     }
 
@@ -211,6 +285,40 @@ mod tests {
         }
         let kept: Vec<_> = recorder.calls().into_iter().map(|call| call.operation).collect();
         assert_eq!(kept, ["b", "c"]);
+    }
+
+    #[test]
+    fn a_stream_is_noted_as_long_as_its_record_is_kept() {
+        let recorder = Recorder::new(2);
+        let streamed = |operation| {
+            recorder.push(Call {
+                stream: Some(Streamed::default()),
+                ..call(operation, None)
+            })
+        };
+        let (first, second) = (streamed("a"), streamed("b"));
+        recorder.push(call("c", None));
+        for record in [&first, &second] {
+            record.sent();
+            record.sent();
+            record.ended(StreamEnd::Complete);
+        }
+        let streams: Vec<_> = recorder.calls().into_iter().map(|call| call.stream).collect();
+        let [Some(noted), None] = streams.as_slice() else {
+            panic!("{streams:?}")
+        };
+        assert_eq!(
+            (noted.events, noted.ended.map(|(_, end)| end)),
+            (2, Some(StreamEnd::Complete))
+        );
+
+        recorder.clear();
+        recorder.push(Call {
+            stream: Some(Streamed::default()),
+            ..call("d", None)
+        });
+        second.sent();
+        assert_eq!(recorder.calls()[0].stream, Some(Streamed::default()));
     }
 
     #[test]

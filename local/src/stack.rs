@@ -152,7 +152,7 @@ impl Stack {
             Services {
                 s3,
                 dynamodb,
-                bedrock: Some(Arc::new(knowledge_base.clone())),
+                bedrock: vec![Arc::new(knowledge_base.clone())],
             },
         )
         .await?;

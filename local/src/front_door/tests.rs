@@ -2,32 +2,62 @@ use super::signature::tests::Signing;
 use super::*;
 use crate::credential::IssuedCredential;
 use crate::dynamodb::TableSpec;
-use crate::fault::{Fault, Matcher};
+use crate::event_stream;
+use crate::fault::{Fault, Matcher, StreamEffect};
 use crate::object::ObjectStore as _;
+use crate::record::StreamEnd;
 use data_encoding::BASE64;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 
 const BUCKET: &str = "documents";
 const TABLE: &str = "bulkhead";
 
-/// A Bedrock that knows one operation and answers who asked.
-struct Echo;
+/// How many events a stream has.
+const EVENTS: usize = 3;
+
+/// A Bedrock that knows one operation and answers who asked; and one whose answer is a stream, which goes on, and at last
+/// ends, each time that it is told to.
+struct Echo {
+    go_on: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>>,
+}
 
 impl RestService for Echo {
     fn operation(&self, method: &Method, path: &str) -> Option<&'static str> {
-        (method == Method::POST && path == "/retrieveAndGenerate").then_some("RetrieveAndGenerate")
+        match path {
+            _ if method != Method::POST => None,
+            "/retrieveAndGenerate" => Some("RetrieveAndGenerate"),
+            "/retrieveAndGenerateStream" => Some("RetrieveAndGenerateStream"),
+            _ => None,
+        }
     }
 
-    fn handle(&self, _: Request<Bytes>, caller: Caller) -> BoxFuture<'_, Response<Bytes>> {
+    fn handle(&self, request: Request<Bytes>, caller: Caller) -> BoxFuture<'_, Response<ServiceBody>> {
         let tenant = caller.tenant.unwrap_or_default();
-        Box::pin(async move { Response::new(Bytes::from(tenant)) })
+        let go_on = Arc::clone(&self.go_on);
+        Box::pin(async move {
+            if request.uri().path() == "/retrieveAndGenerate" {
+                return Response::new(Bytes::from(tenant).into());
+            }
+            event_stream::response(futures::stream::unfold(0, move |number| {
+                let go_on = Arc::clone(&go_on);
+                async move {
+                    go_on.lock().await.recv().await;
+                    let event = event_stream::event("output", &json!({ "n": number }));
+                    (number < EVENTS).then_some((event, number + 1))
+                }
+            }))
+        })
     }
 }
 
 struct Fixture {
     door: FrontDoor,
     credential: IssuedCredential,
+    /// Makes the stream go on.
+    more: mpsc::UnboundedSender<()>,
+    go_on: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<()>>>,
 }
 
 impl Fixture {
@@ -41,17 +71,32 @@ impl Fixture {
             ttl: None,
         };
         dynamodb.create_table(&table).unwrap();
+        let (more, go_on) = mpsc::unbounded_channel();
+        let go_on = Arc::new(tokio::sync::Mutex::new(go_on));
         let services = Services {
             s3: Arc::new(s3),
             dynamodb: Arc::new(dynamodb),
-            bedrock: Some(Arc::new(Echo)),
+            bedrock: vec![Arc::new(Echo {
+                go_on: Arc::clone(&go_on),
+            })],
         };
         let door = FrontDoor::start(FrontDoorConfig::default(), services).await.unwrap();
         let credential = door.credentials().issue(Caller {
             principal: "TenantAdminFunction".to_owned(),
             tenant: Some("acme".to_owned()),
         });
-        Self { door, credential }
+        Self {
+            door,
+            credential,
+            more,
+            go_on,
+        }
+    }
+
+    /// Takes back what no stream has used.
+    fn drain(&self) {
+        let mut go_on = self.go_on.try_lock().unwrap();
+        while go_on.try_recv().is_ok() {}
     }
 
     fn signing<'a>(&self, credential: &'a IssuedCredential, host: &'a str, service: &'a str) -> Signing<'a> {
@@ -79,7 +124,16 @@ impl Fixture {
             .sign(method, target, headers, body);
         parts.headers.insert("content-length", body.len().into());
         let request = Request::from_parts(parts, Bytes::copy_from_slice(body));
-        self.door.inner.handle(request).await
+        self.handle(request).await
+    }
+
+    /// Asks with what is signed already.
+    async fn handle(&self, request: Request<Bytes>) -> Result<Response<Bytes>, Dropped> {
+        let response = self.door.inner.handle(request).await?;
+        Ok(response.map(|body| match body {
+            Outgoing::Whole(bytes) => bytes,
+            Outgoing::Events(_) => panic!("streams are read over a connection"),
+        }))
     }
 
     async fn s3(&self, method: &str, key: &str, headers: &[(&str, &str)], body: &[u8]) -> Response<Bytes> {
@@ -483,7 +537,7 @@ async fn strangers_are_refused_in_the_words_of_the_service() {
         if let Some(target) = target {
             request = request.header("x-amz-target", target);
         }
-        fixture.door.inner.handle(request.body(Bytes::new()).unwrap())
+        fixture.handle(request.body(Bytes::new()).unwrap())
     };
     check_error(&unsigned(None, "/documents/k").await.unwrap(), 403, "AccessDenied");
     let dynamodb = unsigned(Some("DynamoDB_20120810.GetItem"), "/").await.unwrap();
@@ -509,10 +563,7 @@ async fn strangers_are_refused_in_the_words_of_the_service() {
         let parts = fixture
             .signing(&credential, "127.0.0.1:1", service)
             .sign("POST", path, headers, b"{}");
-        fixture
-            .door
-            .inner
-            .handle(Request::from_parts(parts, Bytes::from_static(b"{}")))
+        fixture.handle(Request::from_parts(parts, Bytes::from_static(b"{}")))
     };
     check_error(
         &ask(wrong.clone(), "s3", "/documents/k").await.unwrap(),
@@ -691,4 +742,140 @@ async fn nobody_answers_after_the_door_was_closed() {
     );
     fixture.door.shutdown().await;
     assert!(reqwest::get(format!("{endpoint}/documents/k")).await.is_err());
+}
+
+/// Asks for the stream of [`Echo`], over a connection.
+async fn stream(fixture: &Fixture) -> reqwest::Response {
+    let host = fixture.door.address.to_string();
+    let parts =
+        fixture
+            .signing(&fixture.credential, &host, "bedrock")
+            .sign("POST", "/retrieveAndGenerateStream", &[], b"");
+    let request = reqwest::Client::new()
+        .post(parts.uri.to_string())
+        .headers(parts.headers);
+    request.send().await.unwrap()
+}
+
+fn stream_fault(after: usize, effect: StreamEffect) -> Fault {
+    Fault {
+        matcher: Matcher {
+            tenant: Some("acme".to_owned()),
+            ..Matcher::default()
+        },
+        effect: Effect::Stream(StreamFault { after, effect }),
+        skip: 0,
+        times: Some(1),
+    }
+}
+
+/// What is noted of the newest stream, once it has ended.
+async fn ended(fixture: &Fixture) -> (usize, StreamEnd) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let call = fixture.door.recorder().calls().pop().unwrap();
+        let stream = call.stream.unwrap();
+        if let Some((_, end)) = stream.ended {
+            assert_eq!(stream.first.is_some(), stream.events > 0);
+            return (stream.events, end);
+        }
+        assert!(tokio::time::Instant::now() < deadline, "the stream has not ended");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_streams_events_arrive_one_by_one() {
+    let fixture = Fixture::new().await;
+    let mut response = stream(&fixture).await;
+    assert_eq!(response.headers()["content-type"], event_stream::MEDIA_TYPE);
+    for number in 0..EVENTS {
+        // The next one is made only after this one was read.
+        fixture.more.send(()).unwrap();
+        let chunk = response.chunk().await.unwrap().unwrap();
+        assert_eq!(chunk, event_stream::event("output", &json!({ "n": number })));
+    }
+    fixture.more.send(()).unwrap();
+    assert_eq!(response.chunk().await.unwrap(), None);
+    assert_eq!(ended(&fixture).await, (EVENTS, StreamEnd::Complete));
+}
+
+#[tokio::test]
+async fn a_stream_is_cut_after_every_event() {
+    let fixture = Fixture::new().await;
+    for after in 0..=EVENTS {
+        fixture.door.faults().inject(stream_fault(after, StreamEffect::Cut));
+        for _ in 0..=EVENTS {
+            fixture.more.send(()).unwrap();
+        }
+        let mut response = stream(&fixture).await;
+        let mut seen = Vec::new();
+        let end = loop {
+            match response.chunk().await {
+                Ok(Some(chunk)) => seen.extend_from_slice(&chunk),
+                Ok(None) => break "complete",
+                Err(_) => break "cut",
+            }
+        };
+        let whole: Vec<Bytes> = (0..after)
+            .map(|number| event_stream::event("output", &json!({ "n": number })))
+            .collect();
+        assert_eq!((seen, end), (whole.concat(), "cut"), "after {after}");
+        assert_eq!(ended(&fixture).await, (after, StreamEnd::Faulted));
+        assert!(fixture.door.recorder().calls().pop().unwrap().faulted);
+        fixture.drain();
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_an_exception() {
+    let fixture = Fixture::new().await;
+    let effect = StreamEffect::Exception {
+        kind: "throttlingException".to_owned(),
+        message: "Slow down.".to_owned(),
+    };
+    fixture.door.faults().inject(stream_fault(1, effect));
+    fixture.more.send(()).unwrap();
+    let body = stream(&fixture).await.bytes().await.unwrap();
+    let expected = [
+        event_stream::event("output", &json!({ "n": 0 })),
+        event_stream::exception("throttlingException", "Slow down."),
+    ];
+    assert_eq!(body, expected.concat());
+    assert_eq!(ended(&fixture).await, (2, StreamEnd::Faulted));
+}
+
+#[tokio::test]
+async fn a_stalled_stream_ends_when_its_client_leaves() {
+    let fixture = Fixture::new().await;
+    fixture.door.faults().inject(stream_fault(1, StreamEffect::Stall));
+    for _ in 0..EVENTS {
+        fixture.more.send(()).unwrap();
+    }
+    let mut response = stream(&fixture).await;
+    assert!(response.chunk().await.unwrap().is_some());
+    assert!(futures::poll!(std::pin::pin!(response.chunk())).is_pending());
+    drop(response);
+    assert_eq!(ended(&fixture).await, (1, StreamEnd::Abandoned));
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_is_noted_before_the_next_event() {
+    let fixture = Fixture::new().await;
+    fixture.more.send(()).unwrap();
+    let mut response = stream(&fixture).await;
+    assert!(response.chunk().await.unwrap().is_some());
+    drop(response);
+    assert_eq!(ended(&fixture).await, (1, StreamEnd::Abandoned));
+}
+
+#[tokio::test]
+async fn a_fault_on_streams_leaves_other_answers_alone() {
+    let fixture = Fixture::new().await;
+    fixture.door.faults().inject(stream_fault(0, StreamEffect::Cut));
+    let answer = fixture
+        .ask("bedrock", "POST", "/retrieveAndGenerate", &[], b"")
+        .await
+        .unwrap();
+    assert_eq!(text(&answer), "acme");
 }

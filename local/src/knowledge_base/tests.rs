@@ -110,7 +110,7 @@ impl Fixture {
         let status = response.status();
         (
             status,
-            serde_json::from_slice(response.body()).unwrap(),
+            serde_json::from_slice(&response.into_body().collect().await).unwrap(),
             kind.unwrap_or_default(),
         )
     }

@@ -19,6 +19,7 @@ use super::retrieval::{Attributes, Filter};
 use super::session::Session;
 use super::{Inner, RecordedRequest, block, ingestion};
 use crate::credential::Caller;
+use crate::front_door::ServiceBody;
 
 /// Results of a retrieval that does not say how many it wants.
 const RESULTS: usize = 5;
@@ -118,7 +119,7 @@ impl From<anyhow::Error> for Refusal {
 }
 
 impl Refusal {
-    fn into_response(self) -> Response<Bytes> {
+    fn into_response(self) -> Response<ServiceBody> {
         let (status, kind, message) = match self {
             Self::Validation(message) => (StatusCode::BAD_REQUEST, "ValidationException", message),
             Self::NotFound(message) => (StatusCode::NOT_FOUND, "ResourceNotFoundException", message),
@@ -150,8 +151,8 @@ impl Refusal {
     }
 }
 
-fn respond(status: StatusCode, body: &Value) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::from(body.to_string()));
+fn respond(status: StatusCode, body: &Value) -> Response<ServiceBody> {
+    let mut response = Response::new(ServiceBody::Whole(Bytes::from(body.to_string())));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(
@@ -169,14 +170,14 @@ pub(super) async fn handle(
     inner: &Arc<Inner>,
     request: http::Request<Bytes>,
     caller: Option<Caller>,
-) -> Response<Bytes> {
+) -> Response<ServiceBody> {
     let inner = Arc::clone(inner);
     // Searching takes the processor and the database blocks.
     let answer = block(move || Ok(answer(&inner, &request, caller))).await;
     answer.unwrap_or_else(|error| Refusal::Internal(error).into_response())
 }
 
-fn answer(inner: &Arc<Inner>, request: &http::Request<Bytes>, caller: Option<Caller>) -> Response<Bytes> {
+fn answer(inner: &Arc<Inner>, request: &http::Request<Bytes>, caller: Option<Caller>) -> Response<ServiceBody> {
     let target = format!("{} {}", request.method(), request.uri().path());
     let route = Route::find(request.method(), request.uri().path());
     let body: Option<Value> = match request.body().as_ref() {
@@ -254,7 +255,7 @@ struct Call<'a> {
 }
 
 impl Call<'_> {
-    fn perform(&self, route: &Route, filter: Option<&Filter>) -> Result<Response<Bytes>, Refusal> {
+    fn perform(&self, route: &Route, filter: Option<&Filter>) -> Result<Response<ServiceBody>, Refusal> {
         match route {
             Route::Retrieve { knowledge_base } => self.retrieve(knowledge_base, filter),
             Route::RetrieveAndGenerate => self.retrieve_and_generate(filter),
@@ -401,7 +402,7 @@ impl Call<'_> {
         )
     }
 
-    fn retrieve(&self, knowledge_base: &str, filter: Option<&Filter>) -> Result<Response<Bytes>, Refusal> {
+    fn retrieve(&self, knowledge_base: &str, filter: Option<&Filter>) -> Result<Response<ServiceBody>, Refusal> {
         self.check_knowledge_base(knowledge_base)?;
         if self.string("/retrievalQuery/type") == Some("IMAGE") || self.is_given("/retrievalQuery/image") {
             return Err(Refusal::NotImplemented("queries by image".to_owned()));
@@ -437,7 +438,7 @@ impl Call<'_> {
         ))
     }
 
-    fn retrieve_and_generate(&self, filter: Option<&Filter>) -> Result<Response<Bytes>, Refusal> {
+    fn retrieve_and_generate(&self, filter: Option<&Filter>) -> Result<Response<ServiceBody>, Refusal> {
         const CONFIGURATION: &str = "/retrieveAndGenerateConfiguration/knowledgeBaseConfiguration";
         if self.string("/retrieveAndGenerateConfiguration/type") != Some("KNOWLEDGE_BASE") {
             return Err(Refusal::NotImplemented(
@@ -594,7 +595,7 @@ impl Call<'_> {
             .ok_or_else(|| Refusal::Validation(format!("The document {uri} does not belong to the data source.")))
     }
 
-    fn ingest(&self, source: &Source) -> Result<Response<Bytes>, Refusal> {
+    fn ingest(&self, source: &Source) -> Result<Response<ServiceBody>, Refusal> {
         self.check_source(source)?;
         let mut accepted: Vec<(Location, Option<Location>)> = Vec::new();
         for document in self
@@ -643,7 +644,7 @@ impl Call<'_> {
         source: &Source,
         act: impl Fn(&Location) -> anyhow::Result<Option<Document>>,
         status: StatusCode,
-    ) -> Result<Response<Bytes>, Refusal> {
+    ) -> Result<Response<ServiceBody>, Refusal> {
         self.check_source(source)?;
         let identifiers = self.body.get("documentIdentifiers").and_then(Value::as_array);
         let mut locations = Vec::new();
@@ -679,7 +680,7 @@ impl Call<'_> {
         detail
     }
 
-    fn start_job(&self, source: &Source) -> Result<Response<Bytes>, Refusal> {
+    fn start_job(&self, source: &Source) -> Result<Response<ServiceBody>, Refusal> {
         self.check_source(source)?;
         let token = self.string("/clientToken");
         let now = self.inner.now();
@@ -722,7 +723,7 @@ impl Call<'_> {
         ))
     }
 
-    fn job(&self, source: &Source, id: &str) -> Result<Response<Bytes>, Refusal> {
+    fn job(&self, source: &Source, id: &str) -> Result<Response<ServiceBody>, Refusal> {
         self.check_source(source)?;
         let job = self.inner.catalogue().jobs.get(id).cloned();
         let job = job.ok_or_else(|| Refusal::NotFound(format!("Ingestion job with id {id} does not exist")))?;
