@@ -2,10 +2,12 @@
 //!
 //! Not here: uploads, sidecars and ingestion (`tenant-admin`), and what an answer may cite (`query-handler`).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attribute::{AttributeName, AttributeValue};
 use crate::tenant::{Group, TenantId};
 use crate::time::Timestamp;
 
@@ -240,6 +242,9 @@ pub struct Document {
     pub title: Option<String>,
     /// Who may read it.
     pub audience: Audience,
+    /// What questions can be narrowed by: some of the attributes that the tenant's profile declares, of their kinds.
+    #[serde(default)]
+    pub attributes: BTreeMap<AttributeName, AttributeValue>,
     /// Where it is on its way.
     pub status: DocumentStatus,
     /// Why it failed, in words that may be shown to the tenant.
@@ -265,7 +270,7 @@ pub struct Document {
 }
 
 impl Document {
-    /// A document that is declared `now`: it awaits its upload, has no title and is for everyone.
+    /// A document that is declared `now`: it awaits its upload, has no title and no attributes, and is for everyone.
     pub fn declare(name: String, media_type: MediaType, size: u64, sha256: String, now: Timestamp) -> Self {
         Self {
             document_id: DocumentId::generate(),
@@ -275,6 +280,7 @@ impl Document {
             sha256,
             title: None,
             audience: Audience::Everyone,
+            attributes: BTreeMap::new(),
             status: DocumentStatus::AwaitingUpload,
             reason: None,
             completing: false,
@@ -296,6 +302,7 @@ impl Document {
             sha256: &self.sha256,
             title: self.title.as_deref(),
             audience: &self.audience,
+            attributes: &self.attributes,
             status: self.status,
             reason: self.reason.as_deref(),
             created_at: self.created_at,
@@ -330,6 +337,7 @@ pub struct DocumentBody<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     title: Option<&'a str>,
     audience: &'a Audience,
+    attributes: &'a BTreeMap<AttributeName, AttributeValue>,
     status: DocumentStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,

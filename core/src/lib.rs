@@ -3,10 +3,12 @@
 //! Nothing enters this crate unless two functions use it or it is an invariant that isolation rests on. Not here: token
 //! verification (`authorizer`), retrieval filters and prompts (`query-handler`), S3 and ingestion (`tenant-admin`).
 
+pub mod attribute;
 pub mod aws;
 pub mod config;
 pub mod document;
 pub mod error;
+pub mod plan;
 pub mod profile;
 pub mod request;
 pub mod response;

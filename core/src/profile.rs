@@ -1,4 +1,4 @@
-//! A tenant's profile: whether it may use the gateway at all, its plan, its groups.
+//! A tenant's profile: whether it may use the gateway at all, its plan, its groups, what its documents can be told apart by.
 //!
 //! The control plane writes it; isolated functions and the authorizer read it through [`crate::store::Registry`].
 
@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::attribute::{Attribute, AttributeKind, AttributeName};
 use crate::error::Error;
+use crate::plan::STANDARD;
 use crate::store::Registry;
 use crate::tenant::{Group, TenantContext, TenantId};
 use crate::time::{Clock, Moment, Timestamp};
@@ -41,6 +43,12 @@ pub struct Profile {
     pub plan: String,
     /// The groups that its documents' audiences may name, at most [`MAX_GROUPS`].
     pub groups: Vec<Group>,
+    /// The attributes that its documents can have, at most [`crate::attribute::MAX_ATTRIBUTES`], each name once.
+    #[serde(default)]
+    pub attributes: Vec<Attribute>,
+    /// Whether the turns of its users' conversations are kept.
+    #[serde(default = "kept")]
+    pub transcripts: bool,
     /// When it was created.
     pub created_at: Timestamp,
     /// When it last changed.
@@ -50,13 +58,15 @@ pub struct Profile {
 }
 
 impl Profile {
-    /// A new, active tenant's.
+    /// A new, active tenant's, of the standard plan, without attributes; its transcripts are kept.
     pub fn new(tenant: TenantId, groups: Vec<Group>, now: Timestamp) -> Self {
         Self {
             tenant,
             status: TenantStatus::Active,
-            plan: "standard".to_owned(),
+            plan: STANDARD.to_owned(),
             groups,
+            attributes: Vec::new(),
+            transcripts: kept(),
             created_at: now,
             updated_at: now,
             version: 1,
@@ -67,6 +77,19 @@ impl Profile {
     pub fn shared() -> Self {
         Self::new(TenantId::shared(), Vec::new(), Timestamp::from_unix(0))
     }
+
+    /// What the values of the attribute `name` are, if it is declared.
+    pub fn attribute(&self, name: &AttributeName) -> Option<AttributeKind> {
+        self.attributes
+            .iter()
+            .find(|attribute| attribute.name == *name)
+            .map(|attribute| attribute.kind)
+    }
+}
+
+/// Transcripts are kept unless an operator said otherwise; profiles that are older than the question did not say.
+const fn kept() -> bool {
+    true
 }
 
 /// The profile of the one tenant that an isolated environment serves, never older than its bound.
