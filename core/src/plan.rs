@@ -10,8 +10,6 @@ use crate::config::{ConfigError, Environment};
 use crate::error::Error;
 use crate::profile::Profile;
 
-/// The variable that holds the plans.
-const VARIABLE: &str = "BULKHEAD_PLANS";
 /// The plan of a tenant for which no other one was named, and of the shared owner.
 pub const STANDARD: &str = "standard";
 /// The longest name of a plan.
@@ -57,20 +55,20 @@ pub struct Plan {
 pub struct Plans(BTreeMap<String, Plan>);
 
 impl Plans {
-    /// Reads `BULKHEAD_PLANS`: a JSON object from names, of the grammar of groups, to plans.
+    /// Reads `variable`: a JSON object from names, of the grammar of groups, to plans.
     ///
     /// # Errors
     /// It is not such an object, or `standard` is not in it.
-    pub fn from_env(environment: &Environment) -> Result<Self, ConfigError> {
-        let plans: BTreeMap<String, Plan> = environment.json(VARIABLE)?;
+    pub fn from_env(environment: &Environment, variable: &str) -> Result<Self, ConfigError> {
+        let plans: BTreeMap<String, Plan> = environment.json(variable)?;
         if !plans.keys().all(|name| is_name(name)) {
             return Err(ConfigError::new(
-                VARIABLE,
+                variable,
                 "names of plans: 1 to 32 of a-z and 0-9 in groups joined by single hyphens",
             ));
         }
         if !plans.contains_key(STANDARD) {
-            return Err(ConfigError::new(VARIABLE, format!("a plan named {STANDARD}")));
+            return Err(ConfigError::new(variable, format!("a plan named {STANDARD}")));
         }
         Ok(Self(plans))
     }
@@ -113,7 +111,7 @@ mod tests {
     use crate::time::Timestamp;
 
     fn plans(json: &str) -> Result<Plans, ConfigError> {
-        Plans::from_env(&[(VARIABLE, json)].into_iter().collect())
+        Plans::from_env(&[("PLANS", json)].into_iter().collect(), "PLANS")
     }
 
     #[test]
@@ -148,7 +146,7 @@ mod tests {
             r#"{"standard":{"shared":true}}"#,
             r#"{"standard":null}"#,
         ] {
-            assert_eq!(plans(bad).unwrap_err().variable, VARIABLE, "{bad}");
+            assert_eq!(plans(bad).unwrap_err().variable, "PLANS", "{bad}");
         }
     }
 }
