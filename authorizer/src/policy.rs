@@ -37,6 +37,7 @@ const ROUTES: &[(Role, &str)] = &[
     (Role::Operator, "GET/tenants/*"),
     (Role::Operator, "POST/tenants"),
     (Role::Operator, "POST/tenants/*"),
+    (Role::Operator, "PATCH/tenants/*"),
     (Role::Operator, "POST/ingestions"),
     (Role::Operator, "GET/ingestions/*"),
 ];

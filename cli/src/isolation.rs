@@ -143,6 +143,14 @@ pub const ROWS: &[Row] = &[
         &[200],
     ),
     row(
+        "update_tenant",
+        "PATCH",
+        "/tenants/{tenant}",
+        Access::Operator,
+        Target::Tenant,
+        &[200],
+    ),
+    row(
         "start_ingestion",
         "POST",
         "/ingestions",
@@ -497,6 +505,7 @@ fn call(scene: &Scene, row: &Row, stranger: Stranger, token: Option<String>, mis
             "sha256": "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
         })),
         "create_tenant" => Some(json!({"tenant": scene.new_tenant})),
+        "update_tenant" => Some(json!({"groups": ["table"]})),
         _ => None,
     };
     if let Some(body) = body {

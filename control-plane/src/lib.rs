@@ -1,15 +1,17 @@
-//! The control plane: what the vendor's operators do across tenants. It creates, lists, suspends and resumes tenants, and
-//! starts full syncs of the knowledge base.
+//! The control plane: what the vendor's operators do across tenants. It creates, lists, changes, suspends and resumes
+//! tenants, and starts full syncs of the knowledge base.
 //!
 //! It runs in no tenant's environment and has no access to what tenants keep: documents are `tenant-admin`'s, questions
 //! `query-handler`'s. Every handler begins with an [`bulkhead_core::tenant::OperatorContext`].
 
 pub mod config;
 mod ingestion;
+mod precondition;
 mod tenant;
 
 use aws_config::SdkConfig;
 use bulkhead_core::error::Error;
+use bulkhead_core::plan::Plans;
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::service::Handler;
@@ -24,6 +26,7 @@ use self::ingestion::KnowledgeBase;
 pub struct State {
     clock: Clock,
     registry: Registry,
+    plans: Plans,
     lease: IngestionLease,
     knowledge_base: KnowledgeBase,
 }
@@ -34,6 +37,7 @@ impl State {
         let table = Table::new(aws, &config.table_name);
         Self {
             registry: Registry::new(&table),
+            plans: config.plans.clone(),
             lease: IngestionLease::new(&table, &clock),
             knowledge_base: KnowledgeBase::new(aws, config),
             clock,
@@ -45,6 +49,7 @@ impl State {
             ("POST", "/tenants") => tenant::create(self, request).await,
             ("GET", "/tenants") => tenant::list(self, request).await,
             ("GET", "/tenants/{tenant}") => tenant::read(self, request).await,
+            ("PATCH", "/tenants/{tenant}") => tenant::update(self, request).await,
             ("POST", "/tenants/{tenant}/suspend") => tenant::suspend(self, request).await,
             ("POST", "/tenants/{tenant}/resume") => tenant::resume(self, request).await,
             ("POST", "/ingestions") => ingestion::start(self, request).await,

@@ -45,6 +45,9 @@ pub enum Error {
         /// What is in the way, for the client.
         detail: Cow<'static, str>,
     },
+    /// The resource is no longer what the caller has seen.
+    #[error("precondition failed")]
+    PreconditionFailed,
     /// A body larger than the operation takes.
     #[error("payload too large")]
     PayloadTooLarge,
@@ -146,6 +149,7 @@ impl Error {
             Self::TenantSuspended => Code::TenantSuspended,
             Self::NotFound => Code::NotFound,
             Self::Conflict { .. } => Code::Conflict,
+            Self::PreconditionFailed => Code::PreconditionFailed,
             Self::PayloadTooLarge => Code::PayloadTooLarge,
             Self::UnsupportedMediaType => Code::UnsupportedMediaType,
             Self::Unprocessable { .. } => Code::Unprocessable,
@@ -216,6 +220,8 @@ pub enum Code {
     NotFound,
     /// 409
     Conflict,
+    /// 412
+    PreconditionFailed,
     /// 413
     PayloadTooLarge,
     /// 415
@@ -238,7 +244,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the contract's order.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -246,6 +252,7 @@ impl Code {
         Self::TenantSuspended,
         Self::NotFound,
         Self::Conflict,
+        Self::PreconditionFailed,
         Self::PayloadTooLarge,
         Self::UnsupportedMediaType,
         Self::Unprocessable,
@@ -330,6 +337,13 @@ impl Code {
                 "urn:bulkhead:problem:conflict",
                 "Conflict",
                 "The resource is in another state.",
+            ),
+            Self::PreconditionFailed => (
+                "precondition_failed",
+                StatusCode::PRECONDITION_FAILED,
+                "urn:bulkhead:problem:precondition_failed",
+                "Precondition failed",
+                "The resource changed in the meantime; read it and try again.",
             ),
             Self::PayloadTooLarge => (
                 "payload_too_large",

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bulkhead_core::config::{ConfigError, Environment};
 use bulkhead_core::document::MAX_BUCKET_NAME;
+use bulkhead_core::plan::Plans;
 use bulkhead_core::profile::MAX_STATUS_AGE_SECS;
 
 /// The longest that a document's status may be old before the knowledge base is asked again.
@@ -25,6 +26,8 @@ pub struct Config {
     /// `BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS` (5): how old a document's status may be before the knowledge base is
     /// asked again.
     pub ingestion_status_max_age: Duration,
+    /// `BULKHEAD_PLANS`: the plans that tenants can have.
+    pub plans: Plans,
 }
 
 impl Config {
@@ -57,6 +60,7 @@ impl Config {
                 5,
                 MAX_INGESTION_STATUS_AGE_SECS,
             )?,
+            plans: Plans::from_env(environment, "BULKHEAD_PLANS")?,
         })
     }
 }
@@ -71,6 +75,7 @@ mod tests {
             ("BULKHEAD_BUCKET_NAME", "bucket"),
             ("BULKHEAD_KNOWLEDGE_BASE_ID", "KB12345678"),
             ("BULKHEAD_DATA_SOURCE_ID", "DS12345678"),
+            ("BULKHEAD_PLANS", r#"{"standard":{}}"#),
         ];
         variables.push((variable, value));
         Config::from_env(&variables.into_iter().collect())

@@ -87,7 +87,7 @@ impl Registry {
         }
     }
 
-    /// A part of the list of tenants, by id. Its status may be a moment behind the profile's.
+    /// A part of the list of tenants, by id. What it says may be a moment behind the profiles.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a cursor of another list, [`Error::Unavailable`].
@@ -139,16 +139,53 @@ impl Registry {
         status: TenantStatus,
         now: Timestamp,
     ) -> Result<Profile, Error> {
-        let profile = self.write_status(&partition(tenant), PROFILE, status, now).await?;
-        let profile = match profile {
+        let profile = match self.write_status(tenant, status, now).await? {
             Some(profile) => profile,
             None => self
                 .profile_across_tenants(operator, tenant)
                 .await?
                 .ok_or(Error::NotFound)?,
         };
-        self.write_status(LIST, tenant.as_str(), status, now).await?;
+        self.list(&profile).await?;
         Ok(profile)
+    }
+
+    /// Makes `changed` of the profile `seen`, if it is still what was seen, and gives it the next version and time.
+    /// Without a change only the list is brought up to date, which an earlier call may not have come to.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] if the profile changed in the meantime or is gone, [`Error::Unavailable`].
+    pub async fn update_across_tenants(
+        &self,
+        _operator: &OperatorContext,
+        seen: &Profile,
+        mut changed: Profile,
+        now: Timestamp,
+    ) -> Result<Profile, Error> {
+        if changed != *seen {
+            changed.version = seen.version.saturating_add(1);
+            changed.updated_at = now;
+            #[expect(clippy::disallowed_methods, reason = "the gate to profiles")]
+            let call = self
+                .table
+                .client
+                .put_item()
+                .table_name(&self.table.name)
+                .set_item(Some(item(&partition(&seen.tenant), PROFILE, &changed, None)?))
+                .condition_expression("version = :seen")
+                .expression_attribute_values(":seen", number(seen.version));
+            match call.send().await {
+                Ok(_) => {}
+                Err(error) if condition_failed(&error) => {
+                    return Err(Error::conflict(
+                        "The tenant changed in the meantime; read it and try again.",
+                    ));
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        self.list(&changed).await?;
+        Ok(changed)
     }
 
     /// Any tenant's profile.
@@ -163,11 +200,10 @@ impl Registry {
         self.profile(tenant).await
     }
 
-    /// Writes a status where another one stands; `None` if there is no item or it stands already.
+    /// Writes a status where another one stands; `None` if there is no profile or it stands already.
     async fn write_status(
         &self,
-        pk: &str,
-        sk: &str,
+        tenant: &TenantId,
         status: TenantStatus,
         now: Timestamp,
     ) -> Result<Option<Profile>, Error> {
@@ -181,7 +217,7 @@ impl Registry {
             .client
             .update_item()
             .table_name(&self.table.name)
-            .set_key(Some(key(pk, sk)))
+            .set_key(Some(key(&partition(tenant), PROFILE)))
             .update_expression("SET #status = :status, updated_at = :now ADD version :one")
             .condition_expression("attribute_exists(pk) AND #status <> :status")
             .expression_attribute_names("#status", "status")
@@ -192,6 +228,24 @@ impl Registry {
         match call.send().await {
             Ok(answer) => answer.attributes.map(read).transpose(),
             Err(error) if condition_failed(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    /// Has the list say of a tenant what its profile says, unless it says something newer.
+    async fn list(&self, profile: &Profile) -> Result<(), Error> {
+        #[expect(clippy::disallowed_methods, reason = "the gate to profiles")]
+        let call = self
+            .table
+            .client
+            .put_item()
+            .table_name(&self.table.name)
+            .set_item(Some(item(LIST, profile.tenant.as_str(), profile, None)?))
+            .condition_expression("version < :version")
+            .expression_attribute_values(":version", number(profile.version));
+        match call.send().await {
+            Ok(_) => Ok(()),
+            Err(error) if condition_failed(&error) => Ok(()),
             Err(error) => Err(failed(error)),
         }
     }
