@@ -5,6 +5,7 @@
 
 pub mod attribute;
 pub mod aws;
+pub mod background;
 pub mod config;
 pub mod document;
 pub mod error;
@@ -18,3 +19,4 @@ pub mod store;
 pub mod telemetry;
 pub mod tenant;
 pub mod time;
+pub mod turn;

@@ -185,6 +185,14 @@ impl Request {
         left.saturating_sub(MARGIN).min(LONGEST)
     }
 
+    /// How long the function may still stream its answer: what the invocation leaves, less a margin to end it in, and at
+    /// most `longest`. The gateway's 29 seconds bind buffered answers only
+    /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html>).
+    pub fn stream_time_left(&self, longest: Duration) -> Duration {
+        let left = self.deadline.duration_since(SystemTime::now()).unwrap_or_default();
+        left.saturating_sub(MARGIN).min(longest)
+    }
+
     /// Who asks, before anything was compared.
     pub fn caller(&self) -> &UnverifiedCaller {
         &self.caller
@@ -243,5 +251,23 @@ mod tests {
             body(json!(["application/json", "text/plain"])),
             Err(Error::Invalid { .. })
         ));
+    }
+
+    #[test]
+    fn a_stream_has_the_invocations_time_and_a_buffered_answer_the_gateways() {
+        let mut request = request(Value::Null);
+        request.deadline = SystemTime::now() + Duration::from_secs(150);
+        assert_eq!(request.time_left(), LONGEST);
+        assert_eq!(
+            request.stream_time_left(Duration::from_secs(120)),
+            Duration::from_secs(120)
+        );
+        let left = request.stream_time_left(Duration::from_secs(900));
+        assert!(
+            left <= Duration::from_secs(150) - MARGIN && left > Duration::from_secs(120),
+            "{left:?}"
+        );
+        request.deadline = SystemTime::now();
+        assert_eq!(request.stream_time_left(Duration::from_secs(120)), Duration::ZERO);
     }
 }

@@ -269,7 +269,7 @@ mod tests {
         let released = fixture::released(&["Der Rumpf hat 🚢 zwölf Abteilungen.", "Jede ist dicht."]);
         let whole = "Der Rumpf hat 🚢 zwölf Abteilungen. Ungedeckt. Jede ist dicht.";
         let statement = Statement::of(&released, whole, GuardrailAction::None);
-        let handle = SessionHandle::parse("AAAAAAAAAAAAAAAAAAAAAA").unwrap();
+        let handle = SessionHandle::parse("01JZ8Q4T9M5X7R2V6C3B1N0K8D").unwrap();
         insta::assert_json_snapshot!("answer", Answer::new(statement, handle.clone(), true, "default"));
         let nothing = Released::default();
         let statement = Statement::of(&nothing, "From my own knowledge: 12.", GuardrailAction::None);

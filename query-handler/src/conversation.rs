@@ -36,7 +36,7 @@ impl Conversation {
     pub fn knowledge_base_session(&self) -> Option<&str> {
         match self {
             Self::New => None,
-            Self::Known(session) => Some(&session.knowledge_base_session),
+            Self::Known(session) => session.knowledge_base_session.as_deref(),
         }
     }
 
@@ -51,12 +51,16 @@ impl Conversation {
         now: Timestamp,
     ) -> Result<SessionHandle, Error> {
         let session = match self {
-            Self::New => Session::begin(knowledge_base_session, now),
-            Self::Known(session) if session.knowledge_base_session == knowledge_base_session => {
+            Self::Known(session) if session.knowledge_base_session.as_ref() == Some(&knowledge_base_session) => {
                 return Ok(session.handle);
             }
+            Self::New => Session {
+                knowledge_base_session: Some(knowledge_base_session),
+                ..Session::begin(now)
+            },
             Self::Known(session) => Session {
-                knowledge_base_session,
+                knowledge_base_session: Some(knowledge_base_session),
+                updated_at: now,
                 ..session
             },
         };

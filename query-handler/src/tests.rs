@@ -337,19 +337,21 @@ async fn without_a_conversation_there_is_no_second_question() {
 #[tokio::test]
 async fn a_handle_that_is_not_there_is_not_found_before_anything_is_asked() {
     let aws = Aws::new([good(SESSION)]);
-    let foreign = "AAAAAAAAAAAAAAAAAAAAAA";
+    let foreign = "01JZ8Q4T9M5X7R2V6C3B1N0K8D";
     aws.put(json!({
         "pk": {"S": "TENANT#acme"}, "sk": {"S": format!("SESSION#somebody-else#{foreign}")},
         "handle": {"S": foreign}, "knowledge_base_session": {"S": SESSION},
-        "created_at": {"S": "2026-01-01T00:00:00Z"}, "expires_at": {"S": "2126-01-01T00:00:00Z"},
+        "created_at": {"S": "2026-01-01T00:00:00Z"}, "updated_at": {"S": "2026-01-01T00:00:00Z"},
+        "expires_at": {"S": "2126-01-01T00:00:00Z"},
     }));
-    let expired = "BBBBBBBBBBBBBBBBBBBBBA";
+    let expired = "01JZ8Q4T9M5X7R2V6C3B1N0K9E";
     aws.put(json!({
         "pk": {"S": "TENANT#acme"}, "sk": {"S": format!("SESSION#{}#{expired}", fixture::user())},
         "handle": {"S": expired}, "knowledge_base_session": {"S": SESSION},
-        "created_at": {"S": "2020-01-01T00:00:00Z"}, "expires_at": {"S": "2020-01-31T00:00:00Z"},
+        "created_at": {"S": "2020-01-01T00:00:00Z"}, "updated_at": {"S": "2020-01-01T00:00:00Z"},
+        "expires_at": {"S": "2020-01-31T00:00:00Z"},
     }));
-    for handle in [foreign, expired, "x", SESSION, "CCCCCCCCCCCCCCCCCCCCCA"] {
+    for handle in [foreign, expired, "x", SESSION, "01JZ8Q4T9M5X7R2V6C3B1N0KAF"] {
         let mut body = question();
         body["session_id"] = json!(handle);
         assert_eq!(

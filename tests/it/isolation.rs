@@ -54,7 +54,7 @@ async fn every_operation_tells_every_stranger_what_it_must() {
         new_tenant: random_name("new"),
         missing: Missing {
             document: "01JD0000000000000000000000".to_owned(),
-            session: "AAAAAAAAAAAAAAAAAAAAAA".to_owned(),
+            session: "01JZ8Q4T9M5X7R2V6C3B1N0K8D".to_owned(),
             tenant: random_name("missing"),
             ingestion: "AAAAAAAAAA".to_owned(),
         },

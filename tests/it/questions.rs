@@ -107,7 +107,7 @@ async fn a_conversation_goes_on_for_its_user_and_for_nobody_else() {
     );
     assert_eq!(second.get("context_reset"), None);
 
-    let missing = json!({"user_query": again["user_query"], "session_id": "AAAAAAAAAAAAAAAAAAAAAA"});
+    let missing = json!({"user_query": again["user_query"], "session_id": "01JZ8Q4T9M5X7R2V6C3B1N0K8D"});
     let missing = tenant.ask_as(&rita, missing).await.fingerprint();
     assert_eq!(missing.0, 404);
     assert_eq!(

@@ -3,14 +3,17 @@
 //! | gate | partition | opened by |
 //! | --- | --- | --- |
 //! | [`TenantStore`] | `TENANT#{tenant}` | a [`crate::tenant::TenantContext`] |
+//! | [`SharedCorpus`] | `TENANT#bulkhead-shared`, to read documents | a [`crate::tenant::TenantContext`] and a plan that says so |
 //! | [`Registry`] | `PROFILE#{tenant}`, `TENANTS` | a `&TenantId` to read one profile, a [`crate::tenant::OperatorContext`] for `*_across_tenants` |
 //! | [`IngestionLease`] | `LEASE#ingestion` | anybody who ingests: it holds no tenant's data |
 //!
 //! Keys are derived here and nowhere else; clippy refuses the client's operations outside this module. Reads are
 //! strongly consistent. Expiry is compared; the table's TTL only cleans up.
 
+mod document;
 mod lease;
 mod registry;
+mod shared;
 mod tenant;
 
 use std::collections::HashMap;
@@ -30,6 +33,7 @@ use crate::time::Timestamp;
 
 pub use self::lease::{Direct, IngestionLease, JobLease};
 pub use self::registry::Registry;
+pub use self::shared::SharedCorpus;
 pub use self::tenant::{Declaration, TenantStore};
 
 /// The most items that one page of a list holds.
@@ -55,6 +59,17 @@ impl Table {
             client: Client::new(configuration),
             name: name.to_owned(),
         }
+    }
+
+    async fn get(&self, pk: &str, sk: &str) -> Result<Option<Item>, Error> {
+        #[expect(clippy::disallowed_methods, reason = "only the gates reach this")]
+        let call = self
+            .client
+            .get_item()
+            .table_name(&self.name)
+            .set_key(Some(key(pk, sk)))
+            .consistent_read(true);
+        Ok(call.send().await.map_err(failed)?.item)
     }
 }
 

@@ -1,22 +1,23 @@
-//! A tenant's own items: documents, conversations, idempotency records.
+//! A tenant's own items: documents and idempotency records here, conversations in [`conversation`].
+
+mod conversation;
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use aws_sdk_dynamodb::types::{KeysAndAttributes, ReturnValuesOnConditionCheckFailure};
+use aws_sdk_dynamodb::types::{AttributeValue, ReturnValuesOnConditionCheckFailure};
 use data_encoding::HEXLOWER;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::document::{DOCUMENTS, document_key};
 use super::{Cursor, Item, MAX_PAGE, Page, Table, condition_failed, failed, item, key, read, text};
 use crate::document::{Document, DocumentId, DocumentStatus};
 use crate::error::Error;
-use crate::session::{Session, SessionHandle};
-use crate::tenant::{TenantContext, UserId};
+use crate::tenant::{TenantContext, TenantId, UserId};
 use crate::time::{Clock, Timestamp};
 
-/// What the sort keys of documents begin with.
-const DOCUMENTS: &str = "DOC#";
 /// How long a declared document waits for its content before its record is cleaned up.
 const UPLOAD_LIFETIME: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long an idempotency key is remembered.
@@ -29,6 +30,20 @@ pub struct TenantStore {
     pk: String,
     user: UserId,
     clock: Clock,
+}
+
+/// What is listed: the items whose sort keys begin with `prefix`, all or those that a filter lets through.
+struct List<'a> {
+    prefix: &'a str,
+    newest_first: bool,
+    filter: Option<Filter>,
+}
+
+/// Lets through the items whose attribute compares so with a value.
+struct Filter {
+    name: &'static str,
+    comparison: &'static str,
+    value: AttributeValue,
 }
 
 /// What came of declaring a document.
@@ -64,7 +79,7 @@ impl TenantStore {
     pub fn new(table: &Table, context: &TenantContext, clock: &Clock) -> Self {
         Self {
             table: table.clone(),
-            pk: format!("TENANT#{}", context.tenant()),
+            pk: partition(context.tenant()),
             user: context.user().clone(),
             clock: clock.clone(),
         }
@@ -123,7 +138,7 @@ impl TenantStore {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn document(&self, id: &DocumentId) -> Result<Option<Document>, Error> {
-        self.get(&document_key(id)).await?.map(read).transpose()
+        self.table.document(&self.pk, id).await
     }
 
     /// The records of `ids`, those that are there.
@@ -131,41 +146,7 @@ impl TenantStore {
     /// # Errors
     /// [`Error::Unavailable`], also if DynamoDB leaves some unread: a document whose state is unknown must not be cited.
     pub async fn documents_by_id(&self, ids: &[DocumentId]) -> Result<HashMap<DocumentId, Document>, Error> {
-        let mut found = HashMap::new();
-        for chunk in ids.chunks(MAX_PAGE) {
-            let mut keys: Vec<Item> = chunk.iter().map(|id| key(&self.pk, &document_key(id))).collect();
-            for _ in 0..3 {
-                if keys.is_empty() {
-                    break;
-                }
-                let wanted = KeysAndAttributes::builder()
-                    .set_keys(Some(keys))
-                    .consistent_read(true)
-                    .build()
-                    .map_err(Error::internal)?;
-                #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-                let call = self
-                    .table
-                    .client
-                    .batch_get_item()
-                    .request_items(&self.table.name, wanted);
-                let answer = call.send().await.map_err(failed)?;
-                for item in answer.responses.unwrap_or_default().into_values().flatten() {
-                    let document: Document = read(item)?;
-                    found.insert(document.document_id.clone(), document);
-                }
-                keys = answer
-                    .unprocessed_keys
-                    .unwrap_or_default()
-                    .into_values()
-                    .flat_map(|unprocessed| unprocessed.keys)
-                    .collect();
-            }
-            if !keys.is_empty() {
-                return Err(Error::Unavailable("the table left keys unread".into()));
-            }
-        }
-        Ok(found)
+        self.table.documents_by_id(&self.pk, ids).await
     }
 
     /// A part of the tenant's documents, newest first, all or those of one status. `limit` is at most [`MAX_PAGE`].
@@ -178,46 +159,17 @@ impl TenantStore {
         limit: usize,
         cursor: Option<&Cursor>,
     ) -> Result<Page<Document>, Error> {
-        let limit = limit.clamp(1, MAX_PAGE);
-        let mut start = cursor.map(|cursor| cursor.sort_key(&self.pk, DOCUMENTS)).transpose()?;
-        let mut items: Vec<Document> = Vec::new();
-        loop {
-            #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-            let mut call = self
-                .table
-                .client
-                .query()
-                .table_name(&self.table.name)
-                .consistent_read(true)
-                .scan_index_forward(false)
-                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
-                .expression_attribute_values(":pk", text(&self.pk))
-                .expression_attribute_values(":prefix", text(DOCUMENTS))
-                .set_exclusive_start_key(start.take().map(|sk| key(&self.pk, &sk)));
-            if let Some(status) = status {
-                call = call
-                    .filter_expression("#status = :status")
-                    .expression_attribute_names("#status", "status")
-                    .expression_attribute_values(":status", text(status.as_str()));
-            } else {
-                call = call.limit(i32::try_from(limit + 1).unwrap_or(i32::MAX));
-            }
-            let answer = call.send().await.map_err(failed)?;
-            for item in answer.items.unwrap_or_default() {
-                items.push(read(item)?);
-            }
-            start = answer.last_evaluated_key.as_ref().and_then(sort_key);
-            if items.len() > limit || start.is_none() {
-                break;
-            }
-        }
-        let more = items.len() > limit;
-        items.truncate(limit);
-        let next = items
-            .last()
-            .filter(|_| more)
-            .map(|last| Cursor::new(&self.pk, &document_key(&last.document_id)));
-        Ok(Page { items, next })
+        let filter = status.map(|status| Filter {
+            name: "status",
+            comparison: "=",
+            value: text(status.as_str()),
+        });
+        let list = List {
+            prefix: DOCUMENTS,
+            newest_first: true,
+            filter,
+        };
+        self.list(list, limit, cursor).await
     }
 
     /// Writes a document's record if nobody has changed it since it was read, and gives it the next version and time.
@@ -302,51 +254,60 @@ impl TenantStore {
         }
     }
 
-    /// A conversation of the caller's, unless it has expired.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn session(&self, handle: &SessionHandle) -> Result<Option<Session>, Error> {
-        let session: Option<Session> = self.get(&self.session_key(handle)).await?.map(read).transpose()?;
-        Ok(session.filter(|session| session.expires_at > self.clock.now()))
-    }
-
-    /// Writes a conversation of the caller's: a new one, or what has become of one.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn put_session(&self, session: &Session) -> Result<(), Error> {
-        let item = item(
-            &self.pk,
-            &self.session_key(&session.handle),
-            session,
-            Some(session.expires_at),
-        )?;
-        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-        let call = self
-            .table
-            .client
-            .put_item()
-            .table_name(&self.table.name)
-            .set_item(Some(item));
-        call.send().await.map_err(failed)?;
-        Ok(())
-    }
-
-    fn session_key(&self, handle: &SessionHandle) -> String {
-        format!("SESSION#{}#{handle}", self.user)
+    /// A part of a list of the partition's. What a filter leaves out does not count as part of a page, so a filtered list
+    /// may take more than one query.
+    async fn list<T: DeserializeOwned>(
+        &self,
+        list: List<'_>,
+        limit: usize,
+        cursor: Option<&Cursor>,
+    ) -> Result<Page<T>, Error> {
+        let limit = limit.clamp(1, MAX_PAGE);
+        let mut start = cursor
+            .map(|cursor| cursor.sort_key(&self.pk, list.prefix))
+            .transpose()?;
+        let mut items: Vec<Item> = Vec::new();
+        loop {
+            #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
+            let mut call = self
+                .table
+                .client
+                .query()
+                .table_name(&self.table.name)
+                .consistent_read(true)
+                .scan_index_forward(!list.newest_first)
+                .key_condition_expression("pk = :pk AND begins_with(sk, :prefix)")
+                .expression_attribute_values(":pk", text(&self.pk))
+                .expression_attribute_values(":prefix", text(list.prefix))
+                .set_exclusive_start_key(start.take().map(|sk| key(&self.pk, &sk)));
+            if let Some(filter) = &list.filter {
+                call = call
+                    .filter_expression(format!("#name {} :value", filter.comparison))
+                    .expression_attribute_names("#name", filter.name)
+                    .expression_attribute_values(":value", filter.value.clone());
+            } else {
+                call = call.limit(i32::try_from(limit + 1 - items.len()).unwrap_or(i32::MAX));
+            }
+            let answer = call.send().await.map_err(failed)?;
+            items.extend(answer.items.unwrap_or_default());
+            start = answer.last_evaluated_key.as_ref().and_then(sort_key);
+            if items.len() > limit || start.is_none() {
+                break;
+            }
+        }
+        let more = items.len() > limit;
+        items.truncate(limit);
+        let next = items
+            .last()
+            .filter(|_| more)
+            .and_then(sort_key)
+            .map(|sk| Cursor::new(&self.pk, &sk));
+        let items = items.into_iter().map(read).collect::<Result<_, Error>>()?;
+        Ok(Page { items, next })
     }
 
     async fn get(&self, sk: &str) -> Result<Option<Item>, Error> {
-        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-        let call = self
-            .table
-            .client
-            .get_item()
-            .table_name(&self.table.name)
-            .set_key(Some(key(&self.pk, sk)))
-            .consistent_read(true);
-        Ok(call.send().await.map_err(failed)?.item)
+        self.table.get(&self.pk, sk).await
     }
 
     /// Makes a document's record; false if it was there.
@@ -432,8 +393,9 @@ impl TenantStore {
     }
 }
 
-fn document_key(id: &DocumentId) -> String {
-    format!("{DOCUMENTS}{id}")
+/// The partition of a tenant's own items.
+pub(super) fn partition(tenant: &TenantId) -> String {
+    format!("TENANT#{tenant}")
 }
 
 /// Only what was declared and never completed cleans itself up: nothing of it is anywhere but under the uploads' prefix,

@@ -1,0 +1,1 @@
+//! The frame on the wire, against a small fake of the Runtime API.
