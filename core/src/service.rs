@@ -256,7 +256,9 @@ where
     }
 }
 
-fn report(error: &Error, clock: &Clock) {
+/// Logs an error, and counts it where an alarm watches. What a handler returns is reported by [`run`]; a stream that has
+/// begun reports for itself what it ends with.
+pub fn report(error: &Error, clock: &Clock) {
     let code = error.code().as_str();
     match error {
         Error::Isolation { .. } | Error::Breach { .. } => {
