@@ -1,8 +1,8 @@
 //! Amazon Bedrock Knowledge Bases: one knowledge base on an S3 Vectors index, with one S3 data source.
 //!
-//! Speaks the wire protocol of `bedrock-agent` (ingestion) and `bedrock-agent-runtime` (Retrieve, RetrieveAndGenerate), as
-//! far as [`KnowledgeBase::operation`] knows the operation; everything else is answered 501 and named. Behind it: real
-//! text extraction, passages, a full-text index, and a generator that can only repeat what it was given.
+//! Speaks the wire protocol of `bedrock-agent` (ingestion) and `bedrock-agent-runtime` (Retrieve, RetrieveAndGenerate and
+//! its stream), as far as [`KnowledgeBase::operation`] knows the operation; everything else is answered 501 and named.
+//! Behind it: real text extraction, passages, a full-text index, and a generator that can only repeat what it was given.
 //!
 //! What the service does badly it does badly here: documents are untagged when their sidecar is misnamed or not named,
 //! `notEquals` matches absent keys, a session belongs to whoever knows its id. More can be switched on with
@@ -37,7 +37,9 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::credential::Caller;
+use crate::event_stream::Pace;
 use crate::front_door::{RestService, ServiceBody};
+use crate::guardrail::Guardrails;
 use crate::object::ObjectStore;
 
 use catalogue::{Catalogue, Location, Status};
@@ -74,8 +76,10 @@ pub struct KnowledgeBaseConfig {
     pub session_lifetime: Duration,
     /// Requests per second.
     pub quotas: Quotas,
-    /// Ids of guardrails that exist. A request that names another one is refused.
-    pub guardrails: Vec<String>,
+    /// The guardrails that exist. A request that names another one is refused.
+    pub guardrails: Guardrails,
+    /// How fast the model speaks in a stream.
+    pub pace: Pace,
     /// The attribute in a filter that tells whose request it is, for [`Manners`]. It has no meaning otherwise.
     pub tenant_attribute: String,
     /// Whether passages carry their page number, as with OpenSearch Serverless and Aurora. S3 Vectors has none.
@@ -111,7 +115,8 @@ impl KnowledgeBaseConfig {
             visibility_latency: Duration::ZERO,
             session_lifetime: Duration::from_secs(24 * 60 * 60),
             quotas: Quotas::default(),
-            guardrails: Vec::new(),
+            guardrails: Guardrails::default(),
+            pace: Pace::AT_ONCE,
             tenant_attribute: "tenantId".to_owned(),
             page_numbers: false,
             limits: Limits::default(),

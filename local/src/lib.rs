@@ -12,6 +12,7 @@ pub mod fault;
 pub mod front_door;
 pub mod function;
 pub mod gateway;
+pub mod guardrail;
 pub mod identity;
 pub mod knowledge_base;
 pub mod lambda;

@@ -18,8 +18,10 @@ use uuid::Uuid;
 use crate::credential::Caller;
 use crate::directory::DataDirectory;
 use crate::dynamodb::{DynamoDb, TableSpec};
+use crate::event_stream::Pace;
 use crate::front_door::{FrontDoor, FrontDoorConfig, Services};
 use crate::gateway::{self, Gateway, GatewayConfig};
+use crate::guardrail::{Guardrail, Guardrails};
 use crate::identity::{self, Identity};
 use crate::knowledge_base::{KnowledgeBase, KnowledgeBaseConfig};
 use crate::lambda::{self, Lambda};
@@ -42,6 +44,12 @@ pub struct StackConfig {
     pub binaries: PathBuf,
     /// The template; the contract is the one that it includes.
     pub template: PathBuf,
+    /// Values of the template's parameters instead of their defaults.
+    pub parameters: BTreeMap<String, String>,
+    /// Guardrails that exist beside the template's.
+    pub guardrails: Vec<Guardrail>,
+    /// How fast models speak.
+    pub pace: Pace,
     /// Values that functions are given instead of the template's, by the variable's name.
     pub variables: BTreeMap<String, String>,
     /// A file that the functions' output is appended to.
@@ -62,12 +70,25 @@ impl StackConfig {
             data: None,
             binaries: binaries.into(),
             template: Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/template.yaml"),
+            parameters: BTreeMap::new(),
+            guardrails: Vec::new(),
+            pace: Pace::AT_ONCE,
             variables: BTreeMap::new(),
             log_file: None,
             change_contract: None,
             change_knowledge_base: None,
             change_lambda: None,
         }
+    }
+
+    /// Makes this guardrail, and has the template's functions use its version 1.
+    pub fn guard(&mut self, guardrail: Guardrail) {
+        let parameter = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        self.parameters.extend([
+            parameter("GuardrailId", &guardrail.id),
+            parameter("GuardrailVersion", "1"),
+        ]);
+        self.guardrails.push(guardrail);
     }
 }
 
@@ -91,8 +112,11 @@ impl Stack {
     /// stack uses the data directory.
     pub async fn start(mut config: StackConfig) -> anyhow::Result<Self> {
         let directory = DataDirectory::open(config.data.as_deref())?;
-        let mut template =
-            Template::load(&config.template, &Settings::default()).context("the template can't be executed")?;
+        let settings = Settings {
+            parameters: std::mem::take(&mut config.parameters),
+            ..Settings::default()
+        };
+        let mut template = Template::load(&config.template, &settings).context("the template can't be executed")?;
         let s3 = Arc::new(match directory.path("s3") {
             Some(path) => S3Store::open(&path)?,
             None => S3Store::ephemeral()?,
@@ -134,14 +158,12 @@ impl Stack {
             data_source.inclusion_prefix.as_deref().unwrap_or_default(),
         );
         knowledge_base.data = directory.path("knowledge-base");
-        knowledge_base.guardrails = template
-            .guardrails
-            .iter()
-            .map(|guardrail| guardrail.id.clone())
-            .collect();
+        knowledge_base.guardrails = Guardrails::new([template.guardrails.clone(), config.guardrails].concat());
+        knowledge_base.pace = config.pace;
         if let Some(change) = config.change_knowledge_base.take() {
             change(&mut knowledge_base);
         }
+        let guardrails = knowledge_base.guardrails.clone();
         let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
         let front_door = FrontDoor::start(
             FrontDoorConfig {
@@ -152,7 +174,7 @@ impl Stack {
             Services {
                 s3,
                 dynamodb,
-                bedrock: vec![Arc::new(knowledge_base.clone())],
+                bedrock: vec![Arc::new(knowledge_base.clone()), Arc::new(guardrails)],
             },
         )
         .await?;

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::document::{self, DocumentError, ShortForm};
+use crate::guardrail::{Action, Actions, Guardrail, Word};
 use intrinsic::Scope;
 use resource::{Kind, Properties};
 
@@ -240,17 +241,6 @@ pub struct DataSource {
     pub properties: Value,
 }
 
-/// A guardrail.
-#[derive(Debug, Clone)]
-pub struct Guardrail {
-    /// Its name inside the template.
-    pub logical_id: LogicalId,
-    /// Twelve lower-case letters and digits.
-    pub id: String,
-    /// Its ARN.
-    pub arn: String,
-}
-
 /// The REST API.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -342,11 +332,7 @@ impl Template {
                     arn: scope.attribute_text(id, "KnowledgeBaseArn")?,
                     properties: properties.into_value(),
                 }),
-                Kind::Guardrail => template.guardrails.push(Guardrail {
-                    logical_id: LogicalId::new(id),
-                    id: scope.attribute_text(id, "GuardrailId")?,
-                    arn: scope.attribute_text(id, "GuardrailArn")?,
-                }),
+                Kind::Guardrail => template.guardrails.push(guardrail(&scope, &properties)?),
                 Kind::Role => template.roles.push(Role {
                     logical_id: LogicalId::new(id),
                     arn: scope.attribute_text(id, "Arn")?,
@@ -358,7 +344,9 @@ impl Template {
                     }
                     template.api = Some(api(&scope, properties)?);
                 }
-                Kind::Function | Kind::DataSource | Kind::Permission => later.push((kind, properties)),
+                Kind::Function | Kind::DataSource | Kind::GuardrailVersion | Kind::Permission => {
+                    later.push((kind, properties))
+                }
                 Kind::NotEmulated(_) => {}
             }
         }
@@ -373,6 +361,7 @@ impl Template {
                     let source = template.data_source(&scope, properties)?;
                     template.data_sources.push(source);
                 }
+                Kind::GuardrailVersion => template.add_guardrail_version(&scope, properties)?,
                 Kind::Permission => {
                     let permission = template.permission(properties)?;
                     template.permissions.push(permission);
@@ -517,6 +506,23 @@ impl Template {
         })
     }
 
+    fn add_guardrail_version(&mut self, scope: &Scope<'_>, properties: &Properties) -> Result<(), TemplateError> {
+        let identifier = properties.required_text("GuardrailIdentifier")?;
+        let version = scope.attribute_text(properties.logical_id(), "Version")?;
+        let mut guardrails = self.guardrails.iter_mut();
+        match guardrails.find(|guardrail| guardrail.id == identifier || guardrail.arn == identifier) {
+            // They would be numbered in the order in which they were made, which a template does not tell.
+            Some(guardrail) if !guardrail.versions.is_empty() => {
+                Err(properties.invalid("a second version of a guardrail is not emulated"))
+            }
+            Some(guardrail) => {
+                guardrail.versions.push(version);
+                Ok(())
+            }
+            None => Err(properties.invalid(&format!("{identifier} is no guardrail of this template"))),
+        }
+    }
+
     fn permission(&self, properties: &Properties) -> Result<Permission, TemplateError> {
         let target = properties.required_text("FunctionName")?;
         let function = self
@@ -624,6 +630,75 @@ fn table(scope: &Scope<'_>, properties: &Properties) -> Result<Table, TemplateEr
         key,
         ttl_attribute,
     })
+}
+
+fn guardrail(scope: &Scope<'_>, properties: &Properties) -> Result<Guardrail, TemplateError> {
+    properties.only(&[
+        "BlockedInputMessaging",
+        "BlockedOutputsMessaging",
+        "Description",
+        "KmsKeyArn",
+        "Name",
+        "SensitiveInformationPolicyConfig",
+        "Tags",
+        "WordPolicyConfig",
+    ])?;
+    properties.required_text("Name")?;
+    let id = properties.logical_id();
+    let mut words = Vec::new();
+    if let Some(policy) = properties.object("WordPolicyConfig")? {
+        policy.only(&["WordsConfig"])?;
+        for word in policy.objects("WordsConfig")? {
+            words.push(Word {
+                text: word.required_text("Text")?,
+                actions: actions(&word, Action::Block)?,
+            });
+        }
+    }
+    let mut emails = None;
+    if let Some(policy) = properties.object("SensitiveInformationPolicyConfig")? {
+        policy.only(&["PiiEntitiesConfig"])?;
+        for entity in policy.objects("PiiEntitiesConfig")? {
+            let kind = entity.required_text("Type")?;
+            if kind != "EMAIL" {
+                return Err(properties.invalid(&format!("guarding against {kind} is not emulated")));
+            }
+            let action = action(&entity, &entity.required_text("Action")?)?;
+            emails = Some(actions(&entity, action)?);
+        }
+    }
+    Ok(Guardrail {
+        id: scope.attribute_text(id, "GuardrailId")?,
+        arn: scope.attribute_text(id, "GuardrailArn")?,
+        versions: Vec::new(),
+        words,
+        emails,
+        blocked_input: properties.required_text("BlockedInputMessaging")?,
+        blocked_output: properties.required_text("BlockedOutputsMessaging")?,
+    })
+}
+
+/// What is done about a finding on either side, where that differs from the usual; a side that is not enabled is not
+/// looked at.
+fn actions(properties: &Properties, usual: Action) -> Result<Actions, TemplateError> {
+    let side = |enabled: &str, chosen: &str| match (properties.flag(enabled)?, properties.text(chosen)?) {
+        (Some(false), _) => Ok(Action::None),
+        (_, Some(name)) => action(properties, &name),
+        (_, None) => Ok(usual),
+    };
+    Ok(Actions {
+        input: side("InputEnabled", "InputAction")?,
+        output: side("OutputEnabled", "OutputAction")?,
+    })
+}
+
+fn action(properties: &Properties, name: &str) -> Result<Action, TemplateError> {
+    match name {
+        "NONE" => Ok(Action::None),
+        "BLOCK" => Ok(Action::Block),
+        "ANONYMIZE" => Ok(Action::Mask),
+        _ => Err(properties.invalid(&format!("{name} is nothing that a guardrail does"))),
+    }
 }
 
 fn api(scope: &Scope<'_>, properties: Properties) -> Result<Api, TemplateError> {

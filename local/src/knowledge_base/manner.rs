@@ -1,25 +1,26 @@
 //! The real service's bad manners, to be switched on by a test: for one tenant, so that tests can run side by side, or
 //! for everybody.
 //!
-//! The tenant of a request is the one that its filter names. A request without a filter has none, and only what is set
-//! for everybody applies to it.
+//! The tenant of a request is the one that its filter names, or else the one whose environment asks. A request with
+//! neither has none, and only what is set for everybody applies to it.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::retrieval::Attributes;
+use crate::event_stream::Pace;
 
 /// Whom a manner concerns.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
     /// Every request.
     Everybody,
-    /// Requests whose filter names this tenant.
+    /// Requests of this tenant.
     Tenant(String),
 }
 
 impl Scope {
-    /// Requests whose filter names this tenant.
+    /// Requests of this tenant.
     #[must_use]
     pub fn tenant(tenant: impl Into<String>) -> Self {
         Self::Tenant(tenant.into())
@@ -62,7 +63,8 @@ pub struct Injection {
 #[derive(Default)]
 struct State {
     ignoring_filter: BTreeSet<Scope>,
-    injections: Vec<(Scope, Injection)>,
+    injections: Vec<(Scope, usize, Injection)>,
+    paces: Vec<(Scope, Pace)>,
     throttled: Vec<(Scope, u32)>,
     ended: BTreeSet<Scope>,
 }
@@ -89,9 +91,20 @@ impl Manners {
         });
     }
 
-    /// Puts a passage into every answer.
+    /// Puts a passage into every answer, behind all others.
     pub fn inject(&self, scope: Scope, injection: Injection) {
-        self.with(|state| state.injections.push((scope, injection)));
+        self.inject_at(scope, usize::MAX, injection);
+    }
+
+    /// Puts a passage into every answer, at this position among the passages (of Retrieve) or the parts (of
+    /// RetrieveAndGenerate), from 0; behind all others where there are fewer.
+    pub fn inject_at(&self, scope: Scope, position: usize, injection: Injection) {
+        self.with(|state| state.injections.push((scope, position, injection)));
+    }
+
+    /// Makes the model of RetrieveAndGenerateStream speak at this pace; the newest that covers a request holds.
+    pub fn speak(&self, scope: Scope, pace: Pace) {
+        self.with(|state| state.paces.push((scope, pace)));
     }
 
     /// Answers the next requests with ThrottlingException. Counts attempts, so an SDK's retries use it up.
@@ -110,7 +123,8 @@ impl Manners {
         self.with(|state| {
             state.ignoring_filter.remove(scope);
             state.ended.remove(scope);
-            state.injections.retain(|(of, _)| of != scope);
+            state.injections.retain(|(of, ..)| of != scope);
+            state.paces.retain(|(of, _)| of != scope);
             state.throttled.retain(|(of, _)| of != scope);
         });
     }
@@ -119,13 +133,21 @@ impl Manners {
         self.with(|state| state.ignoring_filter.iter().any(|scope| scope.covers(tenant)))
     }
 
-    pub(super) fn injections(&self, tenant: Option<&str>) -> Vec<Injection> {
+    pub(super) fn pace(&self, tenant: Option<&str>) -> Option<Pace> {
+        self.with(|state| {
+            let mut newest = state.paces.iter().rev();
+            newest.find(|(scope, _)| scope.covers(tenant)).map(|(_, pace)| *pace)
+        })
+    }
+
+    /// Passages with their positions.
+    pub(super) fn injections(&self, tenant: Option<&str>) -> Vec<(usize, Injection)> {
         self.with(|state| {
             state
                 .injections
                 .iter()
-                .filter(|(scope, _)| scope.covers(tenant))
-                .map(|(_, injection)| injection.clone())
+                .filter(|(scope, ..)| scope.covers(tenant))
+                .map(|(_, position, injection)| (*position, injection.clone()))
                 .collect()
         })
     }

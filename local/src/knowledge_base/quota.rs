@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 pub struct Quotas {
     /// Retrieve.
     pub retrieve: f64,
-    /// RetrieveAndGenerate.
+    /// RetrieveAndGenerate, and as many of its stream.
     pub retrieve_and_generate: f64,
     /// IngestKnowledgeBaseDocuments, GetKnowledgeBaseDocuments and DeleteKnowledgeBaseDocuments, each.
     pub documents: f64,
@@ -50,7 +50,7 @@ impl Quotas {
     fn of(&self, operation: &str) -> f64 {
         match operation {
             "Retrieve" => self.retrieve,
-            "RetrieveAndGenerate" => self.retrieve_and_generate,
+            "RetrieveAndGenerate" | "RetrieveAndGenerateStream" => self.retrieve_and_generate,
             "StartIngestionJob" => self.start_ingestion_job,
             "GetIngestionJob" => self.get_ingestion_job,
             _ => self.documents,

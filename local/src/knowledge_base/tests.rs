@@ -1,5 +1,7 @@
 //! The knowledge base over its wire protocol, on an object store in memory.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -8,6 +10,7 @@ use serde_json::json;
 
 use super::manner::{Injection, Scope, Usage};
 use super::*;
+use crate::guardrail::Guardrail;
 use crate::object::{Object, ObjectEntry};
 
 const KB: &str = "KB00000001";
@@ -484,7 +487,7 @@ async fn vectors_appear_and_vanish_late() {
 #[tokio::test]
 async fn requests_out_of_form_are_refused_as_bedrock_does() {
     let fixture = Fixture::start(KnowledgeBaseConfig {
-        guardrails: vec!["known1".to_owned()],
+        guardrails: Guardrails::new(vec![Guardrail::blocking("known1", &[])]),
         ..config()
     });
     let search = format!("{CONFIGURATION}/retrievalConfiguration/vectorSearchConfiguration");
@@ -871,18 +874,21 @@ async fn operations_are_known_with_and_without_a_slash_and_all_requests_are_reme
         ),
         (Method::PUT, jobs(""), Some("StartIngestionJob")),
         (Method::GET, jobs("ABCDEFGHIJ"), Some("GetIngestionJob")),
-        (Method::POST, "/retrieveAndGenerateStream".to_owned(), None),
+        (
+            Method::POST,
+            "/retrieveAndGenerateStream".to_owned(),
+            Some("RetrieveAndGenerateStream"),
+        ),
+        (Method::POST, "/rerank".to_owned(), None),
         (Method::POST, documents(""), None),
         (Method::GET, format!("/knowledgebases/{KB}"), None),
     ] {
         assert_eq!(KnowledgeBase::operation(&method, &path), operation, "{method} {path}");
     }
     let fixture = Fixture::start(config());
-    let (status, body, kind) = fixture
-        .call(Method::POST, "/retrieveAndGenerateStream", json!({}))
-        .await;
+    let (status, body, kind) = fixture.call(Method::POST, "/rerank", json!({})).await;
     assert_eq!((status.as_u16(), kind.as_str()), (501, "NotImplementedException"));
-    assert!(body["message"].as_str().unwrap().contains("/retrieveAndGenerateStream"));
+    assert!(body["message"].as_str().unwrap().contains("/rerank"));
     fixture.ask("acme", "What?").await;
     let requests = fixture.base.requests();
     assert_eq!(requests.len(), 2);

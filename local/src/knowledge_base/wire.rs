@@ -1,5 +1,6 @@
 //! REST JSON: routes, validation, errors, and the bodies of answers.
 
+mod answer;
 mod model;
 
 use std::collections::BTreeMap;
@@ -12,29 +13,24 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::catalogue::{Catalogue, Document, Job, JobStatus, Location, Statistics, Status};
-use super::generation::{self, Answer, Passage};
 use super::index::Hit;
-use super::manner::{Injection, Usage};
+use super::manner::Injection;
 use super::retrieval::{Attributes, Filter};
 use super::session::Session;
 use super::{Inner, RecordedRequest, block, ingestion};
 use crate::credential::Caller;
 use crate::front_door::ServiceBody;
+use crate::guardrail::{self, Guardrail, Verdict};
 
 /// Results of a retrieval that does not say how many it wants.
 const RESULTS: usize = 5;
-
-/// Characters per token, roughly, for `maxTokens`.
-const TOKEN_CHARACTERS: usize = 4;
-
-/// Answers without `maxTokens` are no longer than this many characters.
-const ANSWER_CHARACTERS: usize = 8_000;
 
 /// What a request is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     Retrieve { knowledge_base: String },
     RetrieveAndGenerate,
+    RetrieveAndGenerateStream,
     IngestDocuments(Source),
     GetDocuments(Source),
     DeleteDocuments(Source),
@@ -58,6 +54,7 @@ impl Route {
         };
         match (method.as_str(), segments.as_slice()) {
             ("POST", ["retrieveAndGenerate"]) => Some(Self::RetrieveAndGenerate),
+            ("POST", ["retrieveAndGenerateStream"]) => Some(Self::RetrieveAndGenerateStream),
             ("POST", ["knowledgebases", id, "retrieve"]) => Some(Self::Retrieve {
                 knowledge_base: (*id).to_owned(),
             }),
@@ -80,6 +77,7 @@ impl Route {
         match self {
             Self::Retrieve { .. } => "Retrieve",
             Self::RetrieveAndGenerate => "RetrieveAndGenerate",
+            Self::RetrieveAndGenerateStream => "RetrieveAndGenerateStream",
             Self::IngestDocuments(_) => "IngestKnowledgeBaseDocuments",
             Self::GetDocuments(_) => "GetKnowledgeBaseDocuments",
             Self::DeleteDocuments(_) => "DeleteKnowledgeBaseDocuments",
@@ -91,7 +89,7 @@ impl Route {
     fn shape(&self) -> &'static model::Shape {
         match self {
             Self::Retrieve { .. } => &model::RETRIEVE,
-            Self::RetrieveAndGenerate => &model::RETRIEVE_AND_GENERATE,
+            Self::RetrieveAndGenerate | Self::RetrieveAndGenerateStream => &model::RETRIEVE_AND_GENERATE,
             Self::IngestDocuments(_) => &model::INGEST,
             Self::GetDocuments(_) | Self::DeleteDocuments(_) => &model::IDENTIFIERS,
             Self::StartJob(_) => &model::START_JOB,
@@ -198,6 +196,7 @@ fn answer(inner: &Arc<Inner>, request: &http::Request<Bytes>, caller: Option<Cal
         Some(Ok(filter)) => filter.equal_to(&inner.config.tenant_attribute).map(ToOwned::to_owned),
         _ => None,
     };
+    let tenant = tenant.or_else(|| caller.as_ref()?.tenant.clone());
     let mut findings = model::Findings::default();
     let result = match (&route, &body) {
         (None, _) => Err(Refusal::NotImplemented(format!("the operation {target}"))),
@@ -259,6 +258,7 @@ impl Call<'_> {
         match route {
             Route::Retrieve { knowledge_base } => self.retrieve(knowledge_base, filter),
             Route::RetrieveAndGenerate => self.retrieve_and_generate(filter),
+            Route::RetrieveAndGenerateStream => self.retrieve_and_generate_stream(filter),
             Route::IngestDocuments(source) => self.ingest(source),
             Route::GetDocuments(source) => self.documents(
                 source,
@@ -306,13 +306,19 @@ impl Call<'_> {
         }
     }
 
-    fn check_guardrail(&self, pointer: &str) -> Result<(), Refusal> {
-        match self.string(&format!("{pointer}/guardrailId")) {
-            Some(id) if !self.inner.config.guardrails.iter().any(|known| known == id) => Err(Refusal::Validation(
-                format!("The guardrail identifier or version provided in the request is not valid: {id}"),
-            )),
-            _ => Ok(()),
-        }
+    /// The guardrail that a configuration names.
+    fn guardrail(&self, pointer: &str) -> Result<Option<&Guardrail>, Refusal> {
+        let text = |member: &str| self.string(&format!("{pointer}/{member}"));
+        let Some(id) = text("guardrailId") else {
+            return Ok(None);
+        };
+        let version = text("guardrailVersion").unwrap_or_default();
+        let found = self.inner.config.guardrails.find(id, version);
+        found.map(Some).ok_or_else(|| {
+            Refusal::Validation(format!(
+                "The guardrail identifier or version provided in the request is not valid: {id}"
+            ))
+        })
     }
 
     /// The configuration of a vector search: how many results.
@@ -410,11 +416,21 @@ impl Call<'_> {
         if self.is_given("/nextToken") {
             return Err(Refusal::NotImplemented("further pages of results".to_owned()));
         }
-        self.check_guardrail("/guardrailConfiguration")?;
+        let guardrail = self.guardrail("/guardrailConfiguration")?;
         let results = self.check_search("/retrievalConfiguration")?;
         let question = self
             .string("/retrievalQuery/text")
             .ok_or_else(|| Refusal::Validation("The retrieval query has no text.".to_owned()))?;
+        // The question is looked at, what is found is not.
+        let verdict = guardrail.map(|guardrail| guardrail.check(question, guardrail::Source::Input).verdict);
+        let (question, action) = match &verdict {
+            Some(Verdict::Blocked(_)) => {
+                let body = json!({ "retrievalResults": [], "guardrailAction": "INTERVENED" });
+                return Ok(respond(StatusCode::OK, &body));
+            }
+            Some(Verdict::Masked(masked)) => (masked.as_str(), "INTERVENED"),
+            Some(Verdict::Passed) | None => (question, "NONE"),
+        };
         let mut list: Vec<Value> = Vec::new();
         for found in self.search(question, filter, results)? {
             let mut result = self.reference(&found);
@@ -425,88 +441,13 @@ impl Call<'_> {
             }
             list.push(result);
         }
-        list.extend(
-            self.inner
-                .manners
-                .injections(self.tenant)
-                .iter()
-                .map(|injection| self.injected(injection)),
-        );
+        for (position, injection) in self.inner.manners.injections(self.tenant) {
+            list.insert(position.min(list.len()), self.injected(&injection));
+        }
         Ok(respond(
             StatusCode::OK,
-            &json!({ "retrievalResults": list, "guardrailAction": "NONE" }),
+            &json!({ "retrievalResults": list, "guardrailAction": action }),
         ))
-    }
-
-    fn retrieve_and_generate(&self, filter: Option<&Filter>) -> Result<Response<ServiceBody>, Refusal> {
-        const CONFIGURATION: &str = "/retrieveAndGenerateConfiguration/knowledgeBaseConfiguration";
-        if self.string("/retrieveAndGenerateConfiguration/type") != Some("KNOWLEDGE_BASE") {
-            return Err(Refusal::NotImplemented(
-                "RetrieveAndGenerate on EXTERNAL_SOURCES".to_owned(),
-            ));
-        }
-        let Some(knowledge_base) = self.string(&format!("{CONFIGURATION}/knowledgeBaseId")) else {
-            return Err(Refusal::Validation(
-                "knowledgeBaseConfiguration is required for type KNOWLEDGE_BASE.".to_owned(),
-            ));
-        };
-        self.check_knowledge_base(knowledge_base)?;
-        let results = self.check_search(&format!("{CONFIGURATION}/retrievalConfiguration"))?;
-        self.check_guardrail(&format!(
-            "{CONFIGURATION}/generationConfiguration/guardrailConfiguration"
-        ))?;
-        let template = |part: &str| self.string(&format!("{CONFIGURATION}/{part}/promptTemplate/textPromptTemplate"));
-        let demand = |template: &str, name: &str, placeholder: &str| {
-            if template.contains(placeholder) {
-                Ok(())
-            } else {
-                Err(Refusal::Validation(format!(
-                    "The {name} prompt template must contain {placeholder}."
-                )))
-            }
-        };
-        let mut cites = true;
-        if let Some(template) = template("generationConfiguration") {
-            demand(template, "generation", "$search_results$")?;
-            cites = template.contains("$output_format_instructions$");
-        }
-        if let Some(template) = template("orchestrationConfiguration") {
-            demand(template, "orchestration", "$conversation_history$")?;
-            demand(template, "orchestration", "$output_format_instructions$")?;
-        }
-        let question = self.string("/input/text").unwrap_or_default();
-        let (id, mut session) = self.session()?;
-        let found = self.search(&generation::search_text(question, &session.turns), filter, results)?;
-        let passages: Vec<Passage> = found
-            .iter()
-            .map(|found| Passage {
-                document: found.uri.clone(),
-                chunk: found.hit.chunk.clone(),
-            })
-            .collect();
-        let tokens = self
-            .body
-            .pointer(&format!(
-                "{CONFIGURATION}/generationConfiguration/inferenceConfig/textInferenceConfig/maxTokens"
-            ))
-            .and_then(Value::as_u64)
-            .and_then(|tokens| usize::try_from(tokens).ok());
-        let length = tokens.map_or(ANSWER_CHARACTERS, |tokens| tokens.saturating_mul(TOKEN_CHARACTERS));
-        let answer = generation::answer(question, &session.turns, &passages, length);
-        let (text, citations) = self.render(&answer, &found);
-        session.push(question, &text);
-        {
-            let mut catalogue = self.inner.catalogue();
-            catalogue.sessions.insert(id.clone(), session);
-            catalogue.save_session(&id)?;
-        }
-        let body = json!({
-            "citations": if cites { citations } else { Vec::new() },
-            "guardrailAction": "NONE",
-            "output": { "text": text },
-            "sessionId": id,
-        });
-        Ok(respond(StatusCode::OK, &body))
     }
 
     /// The conversation that the request names, or a new one.
@@ -529,53 +470,6 @@ impl Call<'_> {
                 "Session with Id {id} is not valid. Please check and try again."
             ))),
         }
-    }
-
-    /// The text of an answer and its citations. A span's end is the offset of its last character, as observed on AWS.
-    fn render(&self, answer: &Answer, found: &[Found]) -> (String, Vec<Value>) {
-        let mut text = String::new();
-        let mut citations: Vec<Value> = Vec::new();
-        let mut add = |part: &str, references: Option<Vec<Value>>| {
-            if !text.is_empty() {
-                text.push(answer.separator);
-            }
-            let start = text.chars().count();
-            text.push_str(part);
-            if let Some(references) = references {
-                citations.push(json!({
-                    "generatedResponsePart": {
-                        "textResponsePart": {
-                            "span": { "start": start, "end": text.chars().count().saturating_sub(1).max(start) },
-                            "text": part,
-                        },
-                    },
-                    "retrievedReferences": references,
-                }));
-            }
-        };
-        let injections = self.inner.manners.injections(self.tenant);
-        let beside: Vec<Value> = injections
-            .iter()
-            .filter(|injection| injection.usage == Usage::CitedBesideOthers)
-            .map(|injection| self.injected(injection))
-            .collect();
-        for part in &answer.parts {
-            let of_part = part.passages.iter().filter_map(|index| found.get(*index));
-            let references = of_part
-                .map(|found| self.reference(found))
-                .chain(beside.iter().cloned())
-                .collect();
-            add(&part.text, Some(references));
-        }
-        for injection in &injections {
-            match injection.usage {
-                Usage::Cited => add(&injection.text, Some(vec![self.injected(injection)])),
-                Usage::WithoutReference => add(&injection.text, Some(Vec::new())),
-                Usage::Hidden => add(&injection.text, None),
-                Usage::CitedBesideOthers => {}
-            }
-        }
-        (text, citations)
     }
 
     /// The document that an identifier or a content names.

@@ -544,14 +544,12 @@ impl<'a> Scope<'a> {
                 self.identifier(target, 10)
             ),
             Kind::Guardrail => self.attribute(place, target, "GuardrailArn")?,
-            Kind::Permission => self.generated_name(target),
+            Kind::Permission | Kind::GuardrailVersion => self.generated_name(target),
             Kind::NotEmulated(passive) => match passive {
                 Passive::VectorBucket => self.attribute(place, target, "VectorBucketArn")?,
                 Passive::VectorIndex => self.attribute(place, target, "IndexArn")?,
                 Passive::LogGroup | Passive::MetricFilter | Passive::Alarm => self.name(target, resource)?,
-                Passive::BucketPolicy | Passive::GuardrailVersion | Passive::Policy | Passive::ApiAccount => {
-                    self.generated_name(target)
-                }
+                Passive::BucketPolicy | Passive::Policy | Passive::ApiAccount => self.generated_name(target),
             },
         };
         Ok(Some(Value::String(text)))
@@ -579,7 +577,7 @@ impl<'a> Scope<'a> {
                 &format!("guardrail/{}", self.identifier(id, 12).to_lowercase()),
             ),
             (Kind::Guardrail, "Version") => "DRAFT".to_owned(),
-            (Kind::NotEmulated(Passive::GuardrailVersion), "Version") => "1".to_owned(),
+            (Kind::GuardrailVersion, "Version") => "1".to_owned(),
             (Kind::NotEmulated(Passive::VectorBucket), "VectorBucketArn") => {
                 self.arn("s3vectors", &format!("bucket/{}", name()?.to_lowercase()))
             }

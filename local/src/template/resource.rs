@@ -14,6 +14,7 @@ pub(super) enum Kind {
     KnowledgeBase,
     DataSource,
     Guardrail,
+    GuardrailVersion,
     Permission,
     Role,
     /// Known, and without effect on one machine: it can only be pointed at.
@@ -24,7 +25,6 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passive {
     BucketPolicy,
-    GuardrailVersion,
     VectorBucket,
     VectorIndex,
     Policy,
@@ -45,10 +45,10 @@ impl Kind {
             "AWS::Bedrock::KnowledgeBase" => Self::KnowledgeBase,
             "AWS::Bedrock::DataSource" => Self::DataSource,
             "AWS::Bedrock::Guardrail" => Self::Guardrail,
+            "AWS::Bedrock::GuardrailVersion" => Self::GuardrailVersion,
             "AWS::Lambda::Permission" => Self::Permission,
             "AWS::IAM::Role" => Self::Role,
             "AWS::S3::BucketPolicy" => Self::NotEmulated(Passive::BucketPolicy),
-            "AWS::Bedrock::GuardrailVersion" => Self::NotEmulated(Passive::GuardrailVersion),
             "AWS::S3Vectors::VectorBucket" => Self::NotEmulated(Passive::VectorBucket),
             "AWS::S3Vectors::Index" => Self::NotEmulated(Passive::VectorIndex),
             "AWS::IAM::Policy" => Self::NotEmulated(Passive::Policy),
@@ -76,10 +76,9 @@ impl Kind {
             | Self::KnowledgeBase
             | Self::DataSource
             | Self::Guardrail
+            | Self::GuardrailVersion
             | Self::Permission
-            | Self::NotEmulated(
-                Passive::BucketPolicy | Passive::GuardrailVersion | Passive::Policy | Passive::ApiAccount,
-            ) => None,
+            | Self::NotEmulated(Passive::BucketPolicy | Passive::Policy | Passive::ApiAccount) => None,
         }
     }
 }

@@ -89,7 +89,15 @@ Resources:
     Properties:
       KnowledgeBaseId: !Ref KnowledgeBase
       DataSourceConfiguration: {Type: S3, S3Configuration: {BucketArn: !GetAtt Bucket.Arn, InclusionPrefixes: [t/]}}
-  Rail: {Type: "AWS::Bedrock::Guardrail", Properties: {Name: rail}}
+  Rail:
+    Type: AWS::Bedrock::Guardrail
+    Properties:
+      Name: rail
+      BlockedInputMessaging: Not this question.
+      BlockedOutputsMessaging: Not this answer.
+      WordPolicyConfig: {WordsConfig: [{Text: dynamite}, {Text: top secret, InputAction: NONE}, {Text: tnt, OutputEnabled: false}]}
+      SensitiveInformationPolicyConfig: {PiiEntitiesConfig: [{Type: EMAIL, Action: ANONYMIZE}]}
+  RailVersion: {Type: "AWS::Bedrock::GuardrailVersion", Properties: {GuardrailIdentifier: !GetAtt Rail.GuardrailId}}
 Outputs:
   Url: {Value: !Sub "https://${Api}.execute-api.${AWS::Region}.${AWS::URLSuffix}/v1"}
   Source: {Value: !Ref DataSource}
@@ -213,7 +221,40 @@ fn resources_are_typed_and_named() {
         .pointer("/StorageConfiguration/S3VectorsConfiguration/IndexArn");
     assert!(index.unwrap().as_str().unwrap().ends_with("/index/docs"));
     assert_eq!(template.outputs["Source"], json!(format!("{}|{}", base.id, source.id)));
-    assert_eq!(template.guardrails.len(), 1);
+    let [rail] = template.guardrails.as_slice() else {
+        panic!("{:?}", template.guardrails)
+    };
+    assert_eq!(
+        (rail.versions.as_slice(), rail.blocked_input.as_str()),
+        (["1".to_owned()].as_slice(), "Not this question.")
+    );
+    let words: Vec<_> = rail
+        .words
+        .iter()
+        .map(|word| (word.text.as_str(), word.actions))
+        .collect();
+    let (block, none) = (Action::Block, Action::None);
+    assert_eq!(
+        words,
+        [
+            ("dynamite", Actions::both(block)),
+            (
+                "top secret",
+                Actions {
+                    input: none,
+                    output: block
+                }
+            ),
+            (
+                "tnt",
+                Actions {
+                    input: block,
+                    output: none
+                }
+            ),
+        ]
+    );
+    assert_eq!(rail.emails, Some(Actions::both(Action::Mask)));
     assert!(!template.outputs.contains_key("Never"));
 
     let ask = function(&template, "AskFunction");
