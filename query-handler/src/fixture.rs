@@ -8,6 +8,7 @@ use bulkhead_core::profile::Profile;
 use bulkhead_core::request::Request;
 use bulkhead_core::tenant::{Group, TenantContext, TenantId, UnverifiedCaller, UserId};
 use bulkhead_core::time::{Clock, Timestamp};
+use bulkhead_core::turn::Origin;
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
@@ -111,8 +112,10 @@ pub fn released(parts: &[&str]) -> Released {
         text: (*text).to_owned(),
         passages: vec![Passage {
             document: DocumentId::parse(if n == 0 { DOCUMENT } else { OTHER_DOCUMENT }).unwrap(),
+            origin: Origin::Tenant,
             title: if n == 0 { "Handbook" } else { "notes.pdf" }.to_owned(),
             text: format!("Passage {n}."),
+            page: None,
         }],
     };
     Released::from_parts(parts.iter().enumerate().map(part).collect())

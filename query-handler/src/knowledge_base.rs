@@ -33,6 +33,7 @@ use crate::config::{DEFAULT_MODEL, KnowledgeBaseConfig};
 use crate::filter::RetrievalFilter;
 use crate::prompt;
 use crate::question::Question;
+use crate::quotation::Quotation;
 
 /// The knowledge base.
 pub struct KnowledgeBase {
@@ -149,6 +150,9 @@ impl KnowledgeBase {
             .get(self.model())
             .ok_or(Error::internal("a plan without a model"))?;
         let build = |error: BuildError| Error::internal(error);
+        // Both end up in templates that Bedrock fills, so both are quoted for those.
+        let text = Quotation::new(&question.text);
+        let context = question.context.as_deref().map(Quotation::new);
         let inference = InferenceConfig::builder()
             .text_inference_config(
                 TextInferenceConfig::builder()
@@ -165,7 +169,7 @@ impl KnowledgeBase {
             .filter(filter.compile()?)
             .build();
         let generation = GenerationConfiguration::builder()
-            .prompt_template(template(prompt::generation(question.context.as_ref())?))
+            .prompt_template(template(prompt::generation(context.as_ref())?))
             .inference_config(inference.clone())
             .set_guardrail_configuration(
                 self.config
@@ -192,7 +196,7 @@ impl KnowledgeBase {
             .transpose()
             .map_err(build)?;
         let orchestration = OrchestrationConfiguration::builder()
-            .prompt_template(template(prompt::orchestration(question.context.as_ref())?))
+            .prompt_template(template(prompt::orchestration(context.as_ref())?))
             .inference_config(inference)
             .set_query_transformation_configuration(decomposition)
             .build();
@@ -209,7 +213,7 @@ impl KnowledgeBase {
             .build()
             .map_err(build)?;
         Ok(RetrieveAndGenerateInput::builder()
-            .input(Input::builder().text(question.text.as_str()).build().map_err(build)?)
+            .input(Input::builder().text(text.as_str()).build().map_err(build)?)
             .retrieve_and_generate_configuration(
                 RetrieveAndGenerateConfiguration::builder()
                     .r#type(RetrieveAndGenerateType::KnowledgeBase)

@@ -14,9 +14,11 @@ pub mod firewall;
 pub mod history;
 pub mod knowledge_base;
 pub mod marker;
+pub mod narrowing;
 pub mod prompt;
 pub mod question;
 pub mod quotation;
+pub mod text;
 
 #[cfg(test)]
 mod fixture;
@@ -27,11 +29,12 @@ use std::time::{Duration, Instant};
 
 use aws_config::SdkConfig;
 use bulkhead_core::error::Error;
+use bulkhead_core::plan::Plan;
 use bulkhead_core::profile::ProfileCache;
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::service::Handler;
-use bulkhead_core::store::{Registry, Table, TenantStore};
+use bulkhead_core::store::{Registry, SharedCorpus, Table, TenantStore};
 use bulkhead_core::tenant::{Role, TenantContext};
 use bulkhead_core::time::Clock;
 use http::StatusCode;
@@ -40,7 +43,7 @@ use crate::answer::{Answer, GuardrailAction, Statement};
 use crate::config::Config;
 use crate::conversation::Conversation;
 use crate::filter::RetrievalFilter;
-use crate::firewall::{Firewall, Released};
+use crate::firewall::{Firewall, Records, Released};
 use crate::knowledge_base::KnowledgeBase;
 use crate::question::Question;
 
@@ -87,11 +90,18 @@ impl State {
         );
         let (profile, conversation) = (profile?, conversation?);
 
-        let filter = RetrievalFilter::new(&context, &profile)?;
+        // No environment names plans yet, so every tenant has the plainest.
+        let plan = Plan::default();
+        let narrowing = question
+            .filter
+            .clone()
+            .map(|filter| filter.verify(&profile))
+            .transpose()?;
+        let filter = RetrievalFilter::new(&context, &profile, &plan, narrowing)?;
         let session = conversation.knowledge_base_session();
         let unverified = self.knowledge_base.ask(&question, &filter, session, deadline).await?;
 
-        let firewall = Firewall::new(&context, &profile, &self.bucket)?;
+        let firewall = Firewall::new(&context, &profile, &plan, &self.bucket)?;
         let checked = match firewall.check(&unverified.citations) {
             Ok(checked) => checked,
             Err(breach) => {
@@ -107,7 +117,8 @@ impl State {
             Statement::blocked()
         } else {
             // A guardrail that only masks words leaves an answer whose parts must rest on passages like any other's.
-            let records = store.documents_by_id(&checked.documents()).await?;
+            let shared = SharedCorpus::new(&self.table, &context, &plan);
+            let records = Records::read(&store, shared.as_ref(), &checked.documents()).await?;
             released = firewall.release(checked, &records);
             let action = if unverified.guardrail_intervened {
                 GuardrailAction::Intervened
