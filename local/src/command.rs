@@ -3,6 +3,7 @@
 mod client;
 mod demo;
 mod question;
+mod telling;
 mod up;
 
 use std::path::PathBuf;
@@ -108,6 +109,9 @@ struct AskArguments {
     /// The tenant.
     #[arg(long, value_name = "ID")]
     tenant: String,
+    /// Show the answer as it comes.
+    #[arg(long)]
+    stream: bool,
     /// The question.
     question: String,
 }

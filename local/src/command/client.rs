@@ -11,12 +11,15 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{AskArguments, Target, TokenArguments, UploadArguments, question, say};
+use super::{AskArguments, Target, TokenArguments, UploadArguments, question, say, telling};
 use crate::ready::Ready;
 use crate::stack::wait_until;
 
 /// How long a document may take until it is indexed.
 const INDEXING: Duration = Duration::from_secs(120);
+
+/// How long a streamed answer may take, from the request to its end: longer than the function may.
+const STREAM: Duration = Duration::from_secs(180);
 
 /// The media types that the gateway takes, by a file's extension.
 const MEDIA_TYPES: [(&str, &str); 11] = [
@@ -120,6 +123,13 @@ impl Client {
             status,
             serde_json::from_slice(&answer.bytes().await?).unwrap_or(Value::Null),
         ))
+    }
+
+    /// Calls an operation whose answer is read while it comes.
+    pub(super) async fn stream(&self, path: &str, token: &str, body: &Value) -> anyhow::Result<reqwest::Response> {
+        let request = self.http.post(format!("{}{path}", self.ready.base_url));
+        let request = request.bearer_auth(token).json(body).timeout(STREAM);
+        request.send().await.context("the gateway does not answer")
     }
 
     /// Calls an operation that must answer with `status`.
@@ -249,6 +259,10 @@ async fn upload_file(client: &Client, token: &str, path: &Path, name: &str) -> a
 pub(super) async fn ask(arguments: AskArguments) -> anyhow::Result<ExitCode> {
     let client = Client::of(&arguments.target).await?;
     let token = client.tenant_token(&arguments.tenant, "reader").await?;
+    if arguments.stream {
+        let good = telling::ask(&client, &token, &arguments.question).await?;
+        return Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+    }
     let answer = question::ask(&client, &token, &arguments.question).await?;
     say!("{answer}");
     Ok(if answer.status == StatusCode::OK {

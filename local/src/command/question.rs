@@ -36,11 +36,20 @@ pub(super) async fn ask(client: &Client, token: &str, question: &str) -> anyhow:
     }
     let answer = body.pointer("/output/text").and_then(Value::as_str).unwrap_or_default();
     let mut sources: Vec<String> = Vec::new();
-    let citations = body.get("citations").and_then(Value::as_array).into_iter().flatten();
-    for reference in citations
-        .filter_map(|citation| citation.get("retrievedReferences")?.as_array())
-        .flatten()
-    {
+    for citation in body.get("citations").and_then(Value::as_array).into_iter().flatten() {
+        sources_of(citation, &mut sources);
+    }
+    Ok(Answer {
+        status,
+        text: answer.to_owned(),
+        sources,
+    })
+}
+
+/// Adds the titles of the documents that a citation refers to, those that are new.
+pub(super) fn sources_of(citation: &Value, sources: &mut Vec<String>) {
+    let references = citation.get("retrievedReferences").and_then(Value::as_array);
+    for reference in references.into_iter().flatten() {
         let title = reference
             .pointer("/metadata/title")
             .and_then(Value::as_str)
@@ -49,11 +58,6 @@ pub(super) async fn ask(client: &Client, token: &str, question: &str) -> anyhow:
             sources.push(title.to_owned());
         }
     }
-    Ok(Answer {
-        status,
-        text: answer.to_owned(),
-        sources,
-    })
 }
 
 impl fmt::Display for Answer {

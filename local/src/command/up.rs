@@ -4,12 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
+
 use super::client::Client;
 use super::{UpArguments, demo, say};
+use crate::event_stream::Pace;
 use crate::function::{self, Profile};
 use crate::ready::{Endpoints, Ready};
 use crate::stack::{Stack, StackConfig};
 use crate::template::{Settings, Template};
+
+/// The variable that says how fast models speak.
+const TOKENS_PER_SECOND: &str = "BULKHEAD_LOCAL_TOKENS_PER_SECOND";
+/// As fast as a model of medium size, so that an answer is seen to come.
+const DEFAULT_TOKENS_PER_SECOND: u32 = 50;
 
 pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     let data = if arguments.ephemeral {
@@ -28,6 +36,7 @@ pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
         log_file: data.as_ref().map(|data| data.join("functions.log")),
         data,
         variables: variables(),
+        pace: pace()?,
         ..StackConfig::new(binaries)
     };
     let stack = Stack::start(config).await?;
@@ -63,13 +72,24 @@ pub(super) async fn binaries() -> anyhow::Result<PathBuf> {
     Ok(tokio::task::spawn_blocking(move || function::binaries(&packages, Profile::Debug)).await??)
 }
 
-/// What functions are given over the template's values: the variables of our own environment, and looks at a document's
-/// status every second, because here nobody else uses up Bedrock's quota.
+/// What functions are given over the template's values: the variables of our own environment but those for the stack
+/// itself, and looks at a document's status every second, because here nobody else uses up Bedrock's quota.
 pub(super) fn variables() -> BTreeMap<String, String> {
     let often = ("BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS".to_owned(), "1".to_owned());
-    let ours =
-        std::env::vars().filter(|(name, _)| name.starts_with("BULKHEAD_") && name != function::FUNCTIONS_VARIABLE);
+    let is_ours = |name: &str| name == function::FUNCTIONS_VARIABLE || name.starts_with("BULKHEAD_LOCAL_");
+    let ours = std::env::vars().filter(|(name, _)| name.starts_with("BULKHEAD_") && !is_ours(name));
     std::iter::once(often).chain(ours).collect()
+}
+
+/// How fast models speak: `BULKHEAD_LOCAL_TOKENS_PER_SECOND`, 0 for all at once.
+fn pace() -> anyhow::Result<Pace> {
+    let Ok(text) = std::env::var(TOKENS_PER_SECOND) else {
+        return Ok(Pace::per_second(DEFAULT_TOKENS_PER_SECOND));
+    };
+    let number = text
+        .parse()
+        .with_context(|| format!("{TOKENS_PER_SECOND} is not a whole number: {text}"))?;
+    Ok(Pace::per_second(number))
 }
 
 /// Where a stack listens.
@@ -109,7 +129,7 @@ async fn introduce(client: &Client, ready: &Ready, further: &[String], no_demo: 
     }
     say!("  curl -s {base_url}/tenants -H 'Authorization: Bearer {operator}'");
     let tenant = tenants.first().copied().unwrap_or("ID");
-    say!("  cargo run -- upload --tenant {tenant} FILE…\n  cargo run -- ask --tenant {tenant} \"A question\"");
+    say!("  cargo run -- upload --tenant {tenant} FILE…\n  cargo run -- ask --stream --tenant {tenant} \"A question\"");
     Ok(())
 }
 
