@@ -21,7 +21,7 @@ use bulkhead_core::plan::Plan;
 use bulkhead_core::profile::Profile;
 use bulkhead_core::store::{SharedCorpus, TenantStore};
 use bulkhead_core::tenant::{TenantContext, TenantId};
-use bulkhead_core::turn::Origin;
+use bulkhead_core::turn::{Origin, Turn, TurnPassage};
 
 /// What Bedrock calls the page that a passage is on, where the store keeps it (OpenSearch Serverless and Aurora, PDF;
 /// <https://docs.aws.amazon.com/bedrock/latest/userguide/kb-test-config.html>).
@@ -196,19 +196,37 @@ impl<'a> Firewall<'a> {
             .collect()
     }
 
+    /// A passage as an earlier answer showed it, if it may still be shown: it passed the firewall then, but its document
+    /// may be on its way out by now, or the caller may have left its audience. `records` are the records of
+    /// [`Documents::of_turns`].
+    pub fn release_stored(&self, passage: TurnPassage, records: &Records) -> Option<Passage> {
+        let source = Source {
+            document: passage.document_id,
+            origin: passage.origin,
+            page: passage.page,
+        };
+        let text = passage.text;
+        self.standing_passage(CheckedPassage { source, text }, records)
+    }
+
     fn standing(&self, passages: Vec<CheckedPassage>, records: &Records) -> impl Iterator<Item = Passage> {
-        passages.into_iter().filter_map(|CheckedPassage { source, text }| {
-            let Source { document, origin, page } = source;
-            let record = records
-                .of(origin, &document)
-                .filter(|record| self.stands(origin, record))?;
-            Some(Passage {
-                document,
-                origin,
-                title: record.title.clone().unwrap_or_else(|| record.name.clone()),
-                text,
-                page,
-            })
+        passages
+            .into_iter()
+            .filter_map(|passage| self.standing_passage(passage, records))
+    }
+
+    fn standing_passage(&self, passage: CheckedPassage, records: &Records) -> Option<Passage> {
+        let CheckedPassage { source, text } = passage;
+        let Source { document, origin, page } = source;
+        let record = records
+            .of(origin, &document)
+            .filter(|record| self.stands(origin, record))?;
+        Some(Passage {
+            document,
+            origin,
+            title: record.title.clone().unwrap_or_else(|| record.name.clone()),
+            text,
+            page,
         })
     }
 
@@ -281,7 +299,11 @@ impl<'a> Firewall<'a> {
             DocumentStatus::Processing | DocumentStatus::Indexed | DocumentStatus::Failed => true,
             DocumentStatus::AwaitingUpload | DocumentStatus::Deleting => false,
         };
-        stands && self.may_read(origin, &record.audience)
+        let in_scope = match origin {
+            Origin::Tenant => true,
+            Origin::Shared => self.shared,
+        };
+        stands && in_scope && self.may_read(origin, &record.audience)
     }
 }
 
@@ -305,10 +327,19 @@ impl CheckedPassages {
 }
 
 impl Documents {
+    /// The documents that the passages of stored answers are from.
+    pub fn of_turns(turns: &[Turn]) -> Self {
+        let citations = turns.iter().flat_map(|turn| &turn.citations);
+        let passages = citations.flat_map(|citation| &citation.passages);
+        Self::of_sources(passages.map(|passage| (passage.origin, &passage.document_id)))
+    }
+
     fn of<'a>(passages: impl Iterator<Item = &'a CheckedPassage>) -> Self {
-        let sources: BTreeSet<(Origin, &DocumentId)> = passages
-            .map(|passage| (passage.source.origin, &passage.source.document))
-            .collect();
+        Self::of_sources(passages.map(|passage| (passage.source.origin, &passage.source.document)))
+    }
+
+    fn of_sources<'a>(sources: impl Iterator<Item = (Origin, &'a DocumentId)>) -> Self {
+        let sources: BTreeSet<(Origin, &DocumentId)> = sources.collect();
         let mut documents = Self::default();
         for (origin, document) in sources {
             match origin {
@@ -403,6 +434,7 @@ mod tests {
     use aws_sdk_bedrockagentruntime::types::{
         RetrievalResultCustomDocumentLocation, RetrievalResultS3Location, RetrievedReference,
     };
+    use bulkhead_core::turn::TurnCitation;
 
     use super::*;
     use crate::fixture::{self, BUCKET, DOCUMENT, OTHER_DOCUMENT};
@@ -799,6 +831,34 @@ mod tests {
                         .all(|passage| passage.title == "Handbook" && passage.page == Some(3))
                 );
                 assert!(documents.is_empty() || released.first().is_some_and(|passage| passage.origin == origin));
+
+                let stored = TurnPassage {
+                    document_id: DocumentId::parse(DOCUMENT).unwrap(),
+                    origin,
+                    text: "A passage.".to_owned(),
+                    page: Some(3),
+                    number: Some(1),
+                };
+                let mut turn = fixture::turn("Who?");
+                turn.citations.push(TurnCitation {
+                    text: "Me.".to_owned(),
+                    start: 0,
+                    end: 2,
+                    passages: vec![stored.clone(), stored.clone()],
+                });
+                let mut documents = Documents::default();
+                match origin {
+                    Origin::Tenant => &mut documents.own,
+                    Origin::Shared => &mut documents.shared,
+                }
+                .push(stored.document_id.clone());
+                assert_eq!(Documents::of_turns(&[turn.clone(), turn]), documents);
+                let released = firewall.release_stored(stored.clone(), &records);
+                assert_eq!(released.is_some(), expected == all, "{origin:?} {record:?}");
+                // What was shared with the tenant once is no longer when the plan says so.
+                let plain = Firewall::new(&context, &profile, &Plan::default(), BUCKET).unwrap();
+                let released = plain.release_stored(stored, &records);
+                assert_eq!(released.is_some(), expected == all && origin == Origin::Tenant);
             }
         }
     }

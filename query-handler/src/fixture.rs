@@ -4,11 +4,12 @@ use std::time::{Duration, SystemTime};
 
 use aws_sdk_bedrockagentruntime::types::{Citation, GeneratedResponsePart, RetrievedReference, TextResponsePart};
 use bulkhead_core::document::{Document, DocumentId, DocumentStatus, MediaType};
+use bulkhead_core::plan::EngineName;
 use bulkhead_core::profile::Profile;
 use bulkhead_core::request::Request;
 use bulkhead_core::tenant::{Group, TenantContext, TenantId, UnverifiedCaller, UserId};
 use bulkhead_core::time::{Clock, Timestamp};
-use bulkhead_core::turn::Origin;
+use bulkhead_core::turn::{Origin, Turn};
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
 use serde_json::json;
@@ -119,4 +120,15 @@ pub fn released(parts: &[&str]) -> Released {
         }],
     };
     Released::from_parts(parts.iter().enumerate().map(part).collect())
+}
+
+/// A turn whose answer begins.
+pub fn turn(question: &str) -> Turn {
+    Turn::begin(
+        1,
+        question.to_owned(),
+        EngineName::Verified,
+        "default".to_owned(),
+        Timestamp::from_unix(0),
+    )
 }

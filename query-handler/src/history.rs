@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::marker::{Markers, Segment};
+use crate::text;
 
 /// How many turns are told, the last ones.
 pub const MAX_TURNS: usize = 20;
@@ -43,8 +44,8 @@ impl HistoryTurn {
     /// What `role` said.
     pub fn new(role: Speaker, text: &str) -> Self {
         let text = match role {
-            Speaker::User => beginning(text).to_owned(),
-            Speaker::Assistant => beginning(&without_markers(text)).to_owned(),
+            Speaker::User => text::beginning(text, MAX_TURN).to_owned(),
+            Speaker::Assistant => text::beginning(&without_markers(text), MAX_TURN).to_owned(),
         };
         Self { role, text }
     }
@@ -65,18 +66,6 @@ fn without_markers(text: &str) -> String {
         Segment::Citation { .. } => None,
     };
     segments.into_iter().filter_map(text).collect()
-}
-
-/// What of `text` fits into [`MAX_TURN`], in whole characters.
-fn beginning(text: &str) -> &str {
-    let mut units = 0;
-    for (at, character) in text.char_indices() {
-        units += character.len_utf16();
-        if units > MAX_TURN {
-            return text.get(..at).unwrap_or_default();
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -62,20 +62,9 @@ impl Question {
     pub fn read(request: &Request) -> Result<Self, Error> {
         let body: Body = request.json()?;
         let text = search_text(&body.user_query, "/user_query")?;
-        let context = body.context.as_deref().map(text::normalise_lines);
-        let context = context.filter(|context| !context.is_empty());
-        if context
-            .as_deref()
-            .is_some_and(|context| text::longer(context, MAX_CONTEXT))
-        {
-            return Err(Error::invalid_at(
-                "/context",
-                "At most 2,000 characters (UTF-16 units).",
-            ));
-        }
         Ok(Self {
             text,
-            context,
+            context: context(body.context.as_deref())?,
             thread: match body.session_id {
                 None => Thread::New,
                 Some(text) => SessionHandle::parse(&text).map_or(Thread::Impossible, Thread::Named),
@@ -99,6 +88,24 @@ pub fn search_text(text: &str, pointer: &'static str) -> Result<String, Error> {
         return Err(Error::invalid_at(pointer, "At most 1,000 characters (UTF-16 units)."));
     }
     Ok(text)
+}
+
+/// The normalised form of a request's `context`, whose lines are the caller's; `None` if nothing is left of it.
+///
+/// # Errors
+/// [`Error::Invalid`] if it is longer than [`MAX_CONTEXT`].
+pub fn context(said: Option<&str>) -> Result<Option<String>, Error> {
+    let context = said.map(text::normalise_lines).filter(|context| !context.is_empty());
+    if context
+        .as_deref()
+        .is_some_and(|context| text::longer(context, MAX_CONTEXT))
+    {
+        return Err(Error::invalid_at(
+            "/context",
+            "At most 2,000 characters (UTF-16 units).",
+        ));
+    }
+    Ok(context)
 }
 
 /// How many passages `number_of_results` asks for.
