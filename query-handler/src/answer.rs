@@ -1,9 +1,17 @@
-//! The answer of `POST /genai/query`: Bedrock's shape, of what was released and of nothing else.
+//! What is said to a caller: pieces that may leave, and what they are together. A stream sends them one by one, a whole
+//! answer and a stored turn are the same pieces put together.
+//!
+//! Everything here has passed the firewall: a piece is made of its passages only ([`crate::managed`]) or of what was
+//! written from them ([`crate::verified`]).
 
+use bulkhead_core::document::DocumentId;
+use bulkhead_core::plan::EngineName;
 use bulkhead_core::session::SessionHandle;
-use serde::Serialize;
+use bulkhead_core::turn::{Turn, TurnCitation, TurnPassage};
+use serde::{Serialize, Serializer};
 
-use crate::firewall::{Part, Passage, Released};
+use crate::firewall::Passage;
+use crate::model::Tokens;
 
 /// What is said when nothing may be: no document holds the answer, or none that the caller may see.
 pub const NO_ANSWER: &str = "No exact answer was found in your documents.";
@@ -12,30 +20,158 @@ pub const NO_ANSWER: &str = "No exact answer was found in your documents.";
 /// stopped an answer from an answer in which it masked a word, and the latter may hold anything that the model has read.
 pub const BLOCKED: &str = "This can't be answered here.";
 
-/// An answer.
+/// A piece of an answer that may leave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// More text.
+    Delta(String),
+    /// What a part of the text rests on.
+    Citation(Citation),
+    /// A guardrail intervened: this is said instead of all text before.
+    Guardrail(String),
+    /// This is said instead of all text before, which turned out to be none that may stand.
+    Instead(String),
+}
+
+/// A part of an answer and the passages that it rests on. It is serialised in the shape that RetrieveAndGenerate gives
+/// its citations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Citation {
+    /// The part.
+    pub text: String,
+    /// Its first UTF-16 unit in the whole text, as RetrieveAndGenerate counts.
+    pub start: usize,
+    /// Its last UTF-16 unit in the whole text.
+    pub end: usize,
+    /// The passages.
+    pub passages: Vec<CitedPassage>,
+}
+
+/// A passage that a part of an answer rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CitedPassage {
+    /// The passage.
+    pub passage: Passage,
+    /// The number in brackets that stands for it in the text, where there are such.
+    pub number: Option<u32>,
+}
+
+/// The pieces of an answer put together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The text.
+    pub text: String,
+    /// Its parts that rest on passages.
+    pub citations: Vec<Citation>,
+    /// Whether a guardrail changed or stopped it.
+    pub guardrail_intervened: bool,
+}
+
+impl Said {
+    /// Adds the next piece.
+    pub fn add(&mut self, piece: &Piece) {
+        match piece {
+            Piece::Delta(text) => self.text.push_str(text),
+            Piece::Citation(citation) => self.citations.push(citation.clone()),
+            Piece::Guardrail(text) => {
+                self.guardrail_intervened = true;
+                self.replace(text);
+            }
+            Piece::Instead(text) => self.replace(text),
+        }
+    }
+
+    fn replace(&mut self, text: &str) {
+        text.clone_into(&mut self.text);
+        self.citations.clear();
+    }
+
+    /// Whether a guardrail changed or stopped it, as clients read it.
+    pub const fn guardrail_action(&self) -> GuardrailAction {
+        if self.guardrail_intervened {
+            GuardrailAction::Intervened
+        } else {
+            GuardrailAction::None
+        }
+    }
+
+    /// Writes it into a turn.
+    pub fn record(&self, turn: &mut Turn) {
+        self.text.clone_into(&mut turn.text);
+        turn.citations = self.citations.iter().map(Citation::to_turn).collect();
+        turn.guardrail_intervened = self.guardrail_intervened;
+    }
+}
+
+impl Citation {
+    /// The citation of a stored turn. `title` is what a document is called now.
+    pub fn of_turn(citation: TurnCitation, title: impl Fn(&DocumentId) -> String) -> Self {
+        let passages = citation.passages.into_iter().map(|passage| CitedPassage {
+            number: passage.number,
+            passage: Passage {
+                title: title(&passage.document_id),
+                document: passage.document_id,
+                origin: passage.origin,
+                text: passage.text,
+                page: passage.page,
+            },
+        });
+        Self {
+            passages: passages.collect(),
+            text: citation.text,
+            start: citation.start,
+            end: citation.end,
+        }
+    }
+
+    fn to_turn(&self) -> TurnCitation {
+        let passages = self.passages.iter().map(|cited| TurnPassage {
+            document_id: cited.passage.document.clone(),
+            origin: cited.passage.origin,
+            text: cited.passage.text.clone(),
+            page: cited.passage.page,
+            number: cited.number,
+        });
+        TurnCitation {
+            text: self.text.clone(),
+            start: self.start,
+            end: self.end,
+            passages: passages.collect(),
+        }
+    }
+}
+
+/// The body of an answer that comes whole: Bedrock's shape, and ours beside it.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer<'a> {
-    session_id: SessionHandle,
-    output: Output,
-    citations: Vec<Citation<'a>>,
+    session_id: &'a SessionHandle,
+    output: Output<'a>,
+    citations: &'a [Citation],
     guardrail_action: GuardrailAction,
-    usage: Usage<'a>,
+    usage: &'a Usage,
     #[serde(rename = "context_reset", skip_serializing_if = "std::ops::Not::not")]
     context_reset: bool,
 }
 
-/// What an answer says, and from what.
-#[derive(Debug)]
-pub struct Statement<'a> {
-    text: String,
-    citations: Vec<Citation<'a>>,
-    guardrail_action: GuardrailAction,
+impl<'a> Answer<'a> {
+    /// What was `said` in the conversation of that handle.
+    pub fn new(said: &'a Said, session_id: &'a SessionHandle, usage: &'a Usage, context_reset: bool) -> Self {
+        Self {
+            session_id,
+            output: Output { text: &said.text },
+            citations: &said.citations,
+            guardrail_action: said.guardrail_action(),
+            usage,
+            context_reset,
+        }
+    }
 }
 
+/// The text of an answer.
 #[derive(Debug, Serialize)]
-struct Output {
-    text: String,
+struct Output<'a> {
+    text: &'a str,
 }
 
 /// Whether a guardrail changed or stopped an answer.
@@ -48,47 +184,70 @@ pub enum GuardrailAction {
     None,
 }
 
-/// Which engine and which model answered. RetrieveAndGenerate counts no tokens and hides most of what it read, so no
-/// number could be honest.
-#[derive(Debug, Serialize)]
-struct Usage<'a> {
-    engine: &'static str,
-    model: &'a str,
+/// Which engine and which model answered, and what it took.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    engine: EngineName,
+    model: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens: Option<u64>,
     estimated: bool,
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Citation<'a> {
-    generated_response_part: GeneratedResponsePart<'a>,
-    retrieved_references: Vec<Reference<'a>>,
+impl Usage {
+    /// What an answer took. Without `tokens` no number is given: RetrieveAndGenerate counts none and hides most of what
+    /// it read, so none could be honest.
+    pub fn new(engine: EngineName, model: &str, tokens: Option<Tokens>) -> Self {
+        Self {
+            engine,
+            model: model.to_owned(),
+            input_tokens: tokens.map(|tokens| tokens.input),
+            output_tokens: tokens.map(|tokens| tokens.output),
+            estimated: tokens.is_none(),
+        }
+    }
+
+    /// Writes it into a turn.
+    pub fn record(&self, turn: &mut Turn) {
+        turn.input_tokens = self.input_tokens;
+        turn.output_tokens = self.output_tokens;
+    }
 }
 
+/// A passage as every answer shows it: in the shape of RetrieveAndGenerate's references, and with nothing of where it
+/// lies.
 #[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GeneratedResponsePart<'a> {
-    text_response_part: TextResponsePart<'a>,
-}
-
-#[derive(Debug, Serialize)]
-struct TextResponsePart<'a> {
-    text: &'a str,
-    span: Span,
-}
-
-/// Where a part stands in the text, in UTF-16 units, as the contract counts everywhere: its first unit and its last, as
-/// RetrieveAndGenerate counts them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-struct Span {
-    start: usize,
-    end: usize,
-}
-
-#[derive(Debug, Serialize)]
-struct Reference<'a> {
+pub struct Reference<'a> {
     content: Content<'a>,
     location: Location<'a>,
     metadata: Metadata<'a>,
+}
+
+impl<'a> Reference<'a> {
+    /// The reference to `passage`, for which `number` stands in the text if there are such numbers.
+    pub fn new(passage: &'a Passage, number: Option<u32>) -> Self {
+        let id = passage.document.as_str();
+        Self {
+            content: Content {
+                kind: "TEXT",
+                text: &passage.text,
+            },
+            location: Location {
+                kind: "CUSTOM",
+                custom_document_location: CustomDocumentLocation { id },
+            },
+            metadata: Metadata {
+                document_id: id,
+                title: &passage.title,
+                content_url: format!("/documents/{id}/content"),
+                origin: passage.origin.as_str(),
+                page: passage.page,
+                number,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -116,192 +275,106 @@ struct Metadata<'a> {
     document_id: &'a str,
     title: &'a str,
     content_url: String,
+    origin: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    page: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u32>,
 }
 
-impl<'a> Answer<'a> {
-    /// The answer that says `statement`, written by the model of that alias, in the conversation of that handle.
-    pub fn new(statement: Statement<'a>, session_id: SessionHandle, context_reset: bool, model: &'a str) -> Self {
-        Self {
-            session_id,
-            output: Output { text: statement.text },
-            citations: statement.citations,
-            guardrail_action: statement.guardrail_action,
-            usage: Usage {
-                engine: "managed",
-                model,
-                estimated: true,
-            },
-            context_reset,
+impl Serialize for Citation {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Body<'a> {
+            generated_response_part: GeneratedResponsePart<'a>,
+            retrieved_references: Vec<Reference<'a>>,
         }
-    }
-}
-
-impl<'a> Statement<'a> {
-    /// The released parts put together, or [`NO_ANSWER`] if there are none. From the `whole` text as the model wrote it
-    /// only the blanks between parts are taken, so that lists and paragraphs stay what they are.
-    pub fn of(released: &'a Released, whole: &str, guardrail_action: GuardrailAction) -> Self {
-        let mut text = String::new();
-        let mut units = 0;
-        let mut rest = whole;
-        let mut citations = Vec::with_capacity(released.parts().len());
-        for part in released.parts() {
-            let before = match rest.split_once(part.text.as_str()) {
-                Some((before, after)) => {
-                    rest = after;
-                    before
-                }
-                None => " ",
-            };
-            if !citations.is_empty() {
-                let blanks = blanks(before);
-                text.push_str(blanks);
-                units += length(blanks);
-            }
-            let length = length(&part.text);
-            let span = Span {
-                start: units,
-                end: (units + length).saturating_sub(1),
-            };
-            text.push_str(&part.text);
-            units += length;
-            citations.push(Citation::new(part, span));
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct GeneratedResponsePart<'a> {
+            text_response_part: TextResponsePart<'a>,
         }
-        if citations.is_empty() {
-            NO_ANSWER.clone_into(&mut text);
+        #[derive(Serialize)]
+        struct TextResponsePart<'a> {
+            text: &'a str,
+            span: Span,
         }
-        Self {
-            text,
-            citations,
-            guardrail_action,
+        #[derive(Serialize)]
+        struct Span {
+            start: usize,
+            end: usize,
         }
-    }
-
-    /// What is said instead of an answer that a guardrail stopped: [`BLOCKED`].
-    pub fn blocked() -> Self {
-        Self {
-            text: BLOCKED.to_owned(),
-            citations: Vec::new(),
-            guardrail_action: GuardrailAction::Intervened,
-        }
-    }
-
-    /// How many parts it has.
-    pub fn parts(&self) -> usize {
-        self.citations.len()
-    }
-}
-
-impl<'a> Citation<'a> {
-    fn new(part: &'a Part, span: Span) -> Self {
-        Self {
+        let references = self.passages.iter();
+        Body {
             generated_response_part: GeneratedResponsePart {
-                text_response_part: TextResponsePart { text: &part.text, span },
+                text_response_part: TextResponsePart {
+                    text: &self.text,
+                    span: Span {
+                        start: self.start,
+                        end: self.end,
+                    },
+                },
             },
-            retrieved_references: part.passages.iter().map(Reference::new).collect(),
+            retrieved_references: references
+                .map(|cited| Reference::new(&cited.passage, cited.number))
+                .collect(),
         }
+        .serialize(serializer)
     }
 }
 
-impl<'a> Reference<'a> {
-    fn new(passage: &'a Passage) -> Self {
-        let id = passage.document.as_str();
-        Self {
-            content: Content {
-                kind: "TEXT",
-                text: &passage.text,
-            },
-            location: Location {
-                kind: "CUSTOM",
-                custom_document_location: CustomDocumentLocation { id },
-            },
-            metadata: Metadata {
-                document_id: id,
-                title: &passage.title,
-                content_url: format!("/documents/{id}/content"),
-            },
-        }
-    }
-}
-
-/// The blanks that end what stands between two parts; one blank where something else stood there without any.
-fn blanks(between: &str) -> &str {
-    match between.strip_prefix(between.trim_end()) {
-        Some("") if !between.is_empty() => " ",
-        Some(blanks) => blanks,
-        None => " ",
-    }
-}
-
-fn length(text: &str) -> usize {
+/// How many UTF-16 units a text has: what spans and limits count everywhere in the contract.
+pub fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
+    use bulkhead_core::time::Timestamp;
 
     use super::*;
     use crate::fixture;
 
-    fn text(whole: &str, parts: &[&str]) -> String {
-        Statement::of(&fixture::released(parts), whole, GuardrailAction::None).text
-    }
-
-    #[test]
-    fn blanks_between_parts_are_kept_and_words_are_not() {
-        for (whole, parts, expected) in [
-            ("A. B.", &["A.", "B."][..], "A. B."),
-            ("- a\n- b\n", &["- a", "- b"], "- a\n- b"),
-            ("A.B.", &["A.", "B."], "A.B."),
-            ("Uncited. A. Uncited. B. Uncited.", &["A.", "B."], "A. B."),
-            ("- a\n- uncited\n- b", &["- a", "- b"], "- a\n- b"),
-            ("A.(uncited)B.", &["A.", "B."], "A. B."),
-            ("something else", &["A.", "B."], "A. B."),
-            ("A. A.", &["A.", "A."], "A. A."),
-            ("Uncited.", &[], NO_ANSWER),
-        ] {
-            assert_eq!(text(whole, parts), expected, "{whole}");
+    fn cited() -> Citation {
+        let mut parts = fixture::released(&["Der Rumpf hat 🚢 zwölf Abteilungen."]).into_parts();
+        let mut passages = parts.remove(0).passages;
+        passages[0].page = Some(7);
+        Citation {
+            text: "Der Rumpf hat 🚢 zwölf Abteilungen.".to_owned(),
+            start: 0,
+            end: 34,
+            passages: passages
+                .into_iter()
+                .map(|passage| CitedPassage {
+                    passage,
+                    number: Some(1),
+                })
+                .collect(),
         }
     }
 
     #[test]
     fn an_answer_has_bedrocks_shape_and_nothing_of_where_documents_lie() {
-        let released = fixture::released(&["Der Rumpf hat 🚢 zwölf Abteilungen.", "Jede ist dicht."]);
-        let whole = "Der Rumpf hat 🚢 zwölf Abteilungen. Ungedeckt. Jede ist dicht.";
-        let statement = Statement::of(&released, whole, GuardrailAction::None);
         let handle = SessionHandle::parse("01JZ8Q4T9M5X7R2V6C3B1N0K8D").unwrap();
-        insta::assert_json_snapshot!("answer", Answer::new(statement, handle.clone(), true, "default"));
-        let nothing = Released::default();
-        let statement = Statement::of(&nothing, "From my own knowledge: 12.", GuardrailAction::None);
-        insta::assert_json_snapshot!("no_answer", Answer::new(statement, handle.clone(), false, "default"));
-        let statement = Statement::blocked();
-        insta::assert_json_snapshot!("blocked", Answer::new(statement, handle, false, "default"));
+        let mut said = Said::default();
+        said.add(&Piece::Delta("Der Rumpf hat 🚢 zwölf Abteilungen.".to_owned()));
+        said.add(&Piece::Citation(cited()));
+        let usage = Usage::new(EngineName::Verified, "large", Some(Tokens { input: 7, output: 3 }));
+        insta::assert_json_snapshot!("answer", Answer::new(&said, &handle, &usage, true));
+        said.add(&Piece::Guardrail(BLOCKED.to_owned()));
+        let usage = Usage::new(EngineName::Managed, "default", None);
+        insta::assert_json_snapshot!("blocked", Answer::new(&said, &handle, &usage, false));
     }
 
-    proptest! {
-        #[test]
-        fn a_span_is_where_the_part_stands(
-            parts in proptest::collection::vec("\\PC{0,6}[a-z]", 0..6),
-            between in proptest::collection::vec("[ \n]{0,2}(\\PC{0,4})[ \n]{0,2}", 6),
-        ) {
-            let whole: String = parts.iter().zip(&between).flat_map(|(part, gap)| [part.as_str(), gap]).collect();
-            let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
-            let released = fixture::released(&parts);
-            let statement = Statement::of(&released, &whole, GuardrailAction::None);
-            let units: Vec<u16> = statement.text.encode_utf16().collect();
-            prop_assert_eq!(statement.citations.len(), parts.len());
-            let mut last = 0;
-            for citation in &statement.citations {
-                let part = &citation.generated_response_part.text_response_part;
-                let slice = String::from_utf16(&units[part.span.start..=part.span.end]).unwrap();
-                prop_assert_eq!(&slice, part.text);
-                prop_assert!(part.span.start >= last);
-                // Nothing but blanks stands between parts.
-                let gap = String::from_utf16(&units[last..part.span.start]).unwrap();
-                prop_assert!(gap.trim().is_empty());
-                last = part.span.end + 1;
-            }
-            prop_assert!(parts.is_empty() || last == units.len());
-        }
+    #[test]
+    fn a_citation_comes_back_from_its_turn() {
+        let mut said = Said::default();
+        said.add(&Piece::Citation(cited()));
+        let now = Timestamp::from_unix(0);
+        let mut turn = Turn::begin(1, "?".to_owned(), EngineName::Verified, "default".to_owned(), now);
+        said.record(&mut turn);
+        let back = Citation::of_turn(turn.citations.remove(0), |_| "Handbook".to_owned());
+        assert_eq!(back, cited());
     }
 }

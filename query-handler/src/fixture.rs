@@ -48,16 +48,21 @@ pub fn request(tenant: &str, body: &str) -> Request {
 
 /// A question of a reader of `tenant`, with `time` until the function is stopped.
 pub fn request_within(tenant: &str, body: &str, time: Duration) -> Request {
+    request_to("/genai/query", tenant, body, time)
+}
+
+/// A call of `route` by a reader of `tenant`, with `time` until the function is stopped.
+pub fn request_to(route: &str, tenant: &str, body: &str, time: Duration) -> Request {
     let event = json!({
-        "resource": "/genai/query",
-        "path": "/genai/query",
+        "resource": route,
+        "path": route,
         "httpMethod": "POST",
         "headers": {"content-type": "application/json"},
         "multiValueHeaders": {"content-type": ["application/json"]},
         "requestContext": {
             "requestId": "r-1",
             "httpMethod": "POST",
-            "resourcePath": "/genai/query",
+            "resourcePath": route,
             "identity": {},
             "authorizer": {
                 "tenantId": tenant,
