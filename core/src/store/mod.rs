@@ -11,6 +11,8 @@
 //! strongly consistent. Expiry is compared; the table's TTL only cleans up.
 
 mod document;
+#[cfg(test)]
+mod fixture;
 mod lease;
 mod registry;
 mod shared;

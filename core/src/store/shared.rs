@@ -51,3 +51,66 @@ impl SharedCorpus {
 fn is_for_everyone(document: &Document) -> bool {
     document.audience == Audience::Everyone
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::MediaType;
+    use crate::store::fixture::{self, Engine};
+    use crate::store::{Declaration, TenantStore};
+    use crate::tenant::Group;
+    use crate::time::{Clock, Timestamp};
+
+    async fn declare(engine: &Engine, tenant: &str, audience: Audience) -> DocumentId {
+        let store = TenantStore::new(&engine.table(), &fixture::context(tenant, "someone"), &Clock::system());
+        let document = Document {
+            audience,
+            ..Document::declare(
+                "handbook.pdf".to_owned(),
+                MediaType::Pdf,
+                1,
+                "0".repeat(64),
+                Timestamp::from_unix(0),
+            )
+        };
+        match store.declare(document, None).await.unwrap() {
+            Declaration::Made(document) => document.document_id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_the_shared_documents_that_are_for_everyone_are_seen() {
+        let engine = Engine::new();
+        let group = Audience::Group(Group::parse("crew").unwrap());
+        let shared = declare(&engine, "bulkhead-shared", Audience::Everyone).await;
+        let narrow = declare(&engine, "bulkhead-shared", group).await;
+        let own = declare(&engine, "acme", Audience::Everyone).await;
+        let others = declare(&engine, "umbrella", Audience::Everyone).await;
+        let corpus = SharedCorpus::new(
+            &engine.table(),
+            &fixture::context("acme", "alice"),
+            &fixture::plan(true),
+        )
+        .unwrap();
+        for id in [&narrow, &own, &others] {
+            assert!(corpus.document(id).await.unwrap().is_none(), "{id}");
+        }
+        assert!(corpus.document(&shared).await.unwrap().is_some());
+        let found = corpus
+            .documents_by_id(&[narrow, own, shared.clone(), others])
+            .await
+            .unwrap();
+        assert_eq!(found.into_keys().collect::<Vec<_>>(), [shared]);
+    }
+
+    #[test]
+    fn a_plan_opens_it_and_its_owner_has_another_way() {
+        let table = Engine::new().table();
+        let corpus =
+            |tenant, shared| SharedCorpus::new(&table, &fixture::context(tenant, "alice"), &fixture::plan(shared));
+        assert!(corpus("acme", true).is_some());
+        assert!(corpus("acme", false).is_none());
+        assert!(corpus("bulkhead-shared", true).is_none());
+    }
+}

@@ -352,3 +352,6 @@ impl TenantStore {
         format!("{}{number:08}", self.turn_prefix(handle))
     }
 }
+
+#[cfg(test)]
+mod tests;
