@@ -1,14 +1,18 @@
 //! A Lambda function for tests of the local stack: it answers with its event and context, or misbehaves as the event asks.
 //!
 //! The event's member `do` chooses: `echo` (also when there is none), `environment`, `fail`, `panic`, `exit` (with
-//! `code`), `abort`, `hang`, `big` (with `bytes`), `log` (with `text`), `stream`. The variable `ECHO_START` makes the start itself fail: `exit`,
-//! `error` or `hang`.
+//! `code`), `abort`, `hang`, `big` (with `bytes`), `log` (with `text`), `stream`. The variable `ECHO_START` makes the start
+//! itself fail: `exit`, `error` or `hang`.
+//!
+//! `stream` writes its `pieces`, all of them `times` times (1). Each but the first waits until the file `turn`, if there is
+//! one, has at least as many bytes as there are pieces before it, so that a test says when. `then` says how it goes on: it
+//! ends (also when there is none), `exit` or `hang`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use lambda_runtime::streaming::{Body, channel};
+use lambda_runtime::streaming::{Body, Sender, channel};
 use lambda_runtime::{Error, FunctionResponse, LambdaEvent, StreamResponse, service_fn};
 use serde_json::{Value, json};
 
@@ -44,8 +48,8 @@ async fn answer(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Bod
             Value::Null
         }
         "stream" => {
-            let (mut sender, body) = channel();
-            sender.send_data("streamed".into()).await?;
+            let (sender, body) = channel();
+            tokio::spawn(stream(event, sender));
             return Ok(FunctionResponse::StreamingResponse(StreamResponse::from(body)));
         }
         _ => json!({
@@ -61,6 +65,39 @@ async fn answer(event: LambdaEvent<Value>) -> Result<FunctionResponse<Value, Bod
         }),
     };
     Ok(FunctionResponse::BufferedResponse(answer))
+}
+
+async fn stream(event: Value, mut sender: Sender) -> Result<(), Error> {
+    let pieces = event
+        .get("pieces")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
+    let times = event.get("times").and_then(Value::as_u64).unwrap_or(1);
+    let pieces = vec![pieces; usize::try_from(times)?].concat();
+    for (number, piece) in pieces.iter().enumerate() {
+        if let Some(turn) = event.get("turn").and_then(Value::as_str) {
+            while std::fs::metadata(turn)?.len() < u64::try_from(number)? {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        let piece = piece.as_str().unwrap_or_default().to_owned();
+        if sender.send_data(piece.into()).await.is_err() {
+            writeln!(std::io::stdout(), "piece {number} was refused")?;
+            return Ok(());
+        }
+    }
+    writeln!(std::io::stdout(), "all pieces were taken")?;
+    match event.get("then").and_then(Value::as_str) {
+        Some("exit") => {
+            // What was written must be on its way.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            std::process::exit(4)
+        }
+        Some("hang") => hang().await,
+        _ => {}
+    }
+    Ok(())
 }
 
 async fn hang<T>() -> T {

@@ -2,10 +2,10 @@
 //! deployment imports too.
 //!
 //! Emulated: routing in one stage, per-operation security with REQUEST authorizers and their result cache, the policies
-//! they answer, request validators, Lambda proxy and MOCK integrations, the mapping of `X-Amz-Tenant-Id`, binary media
-//! types, gateway responses, limits of size and time. What the real one ignores is ignored, what it refuses is refused,
-//! and what is not known here stops the start with its name. Not here: streamed answers, usage plans, API keys, IAM and
-//! resource policies, VTL beyond substitution, HTTP integrations, caches of answers, compression, throttling.
+//! they answer, request validators, Lambda proxy and MOCK integrations, whole and streamed answers, the mapping of
+//! `X-Amz-Tenant-Id`, binary media types, gateway responses, limits of size and time. What the real one ignores is ignored,
+//! what it refuses is refused, and what is not known here stops the start with its name. Not here: usage plans, API keys,
+//! IAM and resource policies, VTL beyond substitution, HTTP integrations, caches of answers, compression, throttling.
 //!
 //! It knows no function: [`Invoke`] is the seam to whatever runs them.
 //!
@@ -13,11 +13,13 @@
 //! ARN keep the spelling of the request with its escapes and trailing slash; an identity source's header matches in any
 //! case; nulls in an authorizer's answer make it unusable; a malformed proxy response is a `DEFAULT_5XX` with status 502,
 //! a throttled function an `INTEGRATION_FAILURE` with 500, a missing or unwanted tenant an `API_CONFIGURATION_ERROR`. A `*`
-//! in an Allow reaches to the end of the ARN, which AWS does document.
+//! in an Allow reaches to the end of the ARN, which AWS does document. A function that fails before the end of its prelude is
+//! answered as on a buffered route; an integration's time-out counts to the end of a stream, which is then cut.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -39,14 +41,15 @@ mod request;
 mod response;
 mod route;
 mod serve;
+mod stream;
 mod validation;
 
 #[cfg(test)]
 mod tests;
 
-pub use access_log::{AccessLogEntry, AuthorizerLog};
+pub use access_log::{AccessLogEntry, AuthorizerLog, StreamEnd, StreamLog};
 pub use cache::{AuthorizerCache, CachedResult};
-pub use invoke::{Invoke, InvokeError, Outcome};
+pub use invoke::{FunctionFailed, Invoke, InvokeError, Outcome, PayloadStream};
 
 use access_log::AccessLog;
 use contract::Contract;
@@ -75,7 +78,13 @@ pub struct GatewayConfig {
     pub authorizer_cache_capacity: usize,
     /// How many requests the access log remembers.
     pub access_log_capacity: usize,
+    /// How long nothing may come of a streamed answer before it is cut.
+    pub stream_idle: Duration,
 }
+
+/// What API Gateway has for regional and private APIs; an edge-optimised one has 30 s.
+/// Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html>.
+const STREAM_IDLE: Duration = Duration::from_secs(300);
 
 impl GatewayConfig {
     /// A gateway on any free loopback port, for the stage `local` of a made-up account.
@@ -90,6 +99,7 @@ impl GatewayConfig {
             stage_variables: BTreeMap::new(),
             authorizer_cache_capacity: 10_000,
             access_log_capacity: 10_000,
+            stream_idle: STREAM_IDLE,
         }
     }
 }
@@ -145,6 +155,7 @@ impl Gateway {
             cache: AuthorizerCache::new(config.authorizer_cache_capacity),
             log: AccessLog::new(config.access_log_capacity),
             invoke,
+            stream_idle: config.stream_idle,
         });
         let (stop, stopped) = watch::channel(false);
         let server = tokio::spawn(serve::run(listener, Arc::clone(&service), stopped));
@@ -171,7 +182,8 @@ impl Gateway {
         &self.service.cache
     }
 
-    /// The latest requests, oldest first. A request is there before its client has the answer.
+    /// The latest requests, oldest first. A request is there before its client has the answer; a streamed one before its
+    /// client has the end.
     pub fn requests(&self) -> Vec<AccessLogEntry> {
         self.service.log.entries()
     }

@@ -8,13 +8,18 @@
 //! What AWS makes of a crash, a time-out, a failed start, an answer that is too large or a wrong tenant id is made of it
 //! here too; [`Lambda::processes`] and [`Lambda::logs`] show what happened.
 //!
-//! Not here: asynchronous invocation, versions and aliases, extensions, freezing between events, and who may invoke
-//! (IAM). A streamed response is a function error until there is a route that can carry it.
+//! A streamed response goes to its reader piece by piece. Whether a function that streams hears of a reader who has gone is
+//! not documented beyond that Lambda doesn't stop it, so the stack does both ([`Departure`]).
+//!
+//! Not here: asynchronous invocation, versions and aliases, extensions, freezing between events, the size (200 MB) and
+//! rate (2 MB/s after the first 6 MB) of a streamed response, and who may invoke (IAM).
 
+mod connection;
 mod log;
 mod pool;
 mod process;
 mod runtime_api;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -32,7 +37,8 @@ use crate::credential::IssuedCredential;
 use crate::template::{Function, LogicalId};
 use log::Log;
 pub use log::{LogLine, LogStream};
-use pool::{Job, Pool};
+use pool::{Job, Pool, Reply};
+pub use stream::{ResponseStream, StreamError};
 
 /// The largest event of a synchronous invocation, in bytes.
 /// Source: AWS Lambda Developer Guide, "Lambda quotas": 6 MB each for request and response.
@@ -75,6 +81,8 @@ pub struct Settings {
     pub log_bytes: usize,
     /// A file that all output is appended to, one JSON object per line.
     pub log_file: Option<PathBuf>,
+    /// What a streaming function notices of a reader who has gone; [`Lambda::set_departure`] changes it for a tenant.
+    pub departure: Departure,
 }
 
 impl Settings {
@@ -92,7 +100,32 @@ impl Settings {
             start: Duration::from_secs(20),
             log_bytes: 64 << 20,
             log_file: None,
+            departure: Departure::default(),
         }
+    }
+}
+
+/// What becomes of a streamed response when its reader has gone. The function isn't stopped in either case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Departure {
+    /// The function writes on and is told nothing; its bytes are dropped.
+    #[default]
+    Swallowed,
+    /// The connection that it writes to is closed.
+    Refused,
+}
+
+/// The [`Departure`] of each tenant.
+struct Departures {
+    default: Departure,
+    by_tenant: HashMap<String, Departure>,
+}
+
+impl Departures {
+    fn of(&self, tenant: Option<&str>) -> Departure {
+        tenant
+            .and_then(|tenant| self.by_tenant.get(tenant).copied())
+            .unwrap_or(self.default)
     }
 }
 
@@ -121,8 +154,6 @@ pub enum LambdaError {
 }
 
 /// What a function answered.
-///
-/// A streamed answer will be one more variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Its result.
@@ -267,6 +298,7 @@ struct Shared {
     pools: Mutex<HashMap<PoolKey, Arc<Pool>>>,
     records: Mutex<BTreeMap<ProcessId, ProcessRecord>>,
     log: Arc<Log>,
+    departures: Arc<Mutex<Departures>>,
     last_process: AtomicU64,
     /// How many processes run, so that stopping can wait for none.
     running: watch::Sender<usize>,
@@ -303,6 +335,10 @@ impl Lambda {
         }
         let log = Log::open(settings.log_bytes, settings.log_file.as_deref())?;
         let (stop, stopping) = watch::channel(false);
+        let departures = Departures {
+            default: settings.departure,
+            by_tenant: HashMap::new(),
+        };
         let shared = Shared {
             settings,
             functions: functions
@@ -312,6 +348,7 @@ impl Lambda {
             pools: Mutex::default(),
             records: Mutex::default(),
             log: Arc::new(log),
+            departures: Arc::new(Mutex::new(departures)),
             last_process: AtomicU64::new(0),
             running: watch::Sender::new(0),
             stopping,
@@ -322,7 +359,8 @@ impl Lambda {
         })
     }
 
-    /// Gives an event to a function and waits for its answer (the `Invoke` operation with `RequestResponse`).
+    /// Gives an event to a function and waits for its answer (the `Invoke` operation with `RequestResponse`). A streamed
+    /// response is there when it has ended, as the function wrote it.
     ///
     /// Dropping the future doesn't stop a function that has begun, as a departed caller doesn't on AWS.
     ///
@@ -334,6 +372,39 @@ impl Lambda {
         tenant: Option<&str>,
         payload: Bytes,
     ) -> Result<Outcome, InvokeError> {
+        match self.begin(function, tenant, payload).await? {
+            Reply::Outcome(outcome) => Ok(outcome),
+            Reply::Stream(stream) => Ok(stream::collect(stream).await),
+        }
+    }
+
+    /// Gives an event to a function and waits until its answer begins (the `InvokeWithResponseStream` operation). The
+    /// answer of a function that doesn't stream is one piece.
+    ///
+    /// Dropping the future or the stream doesn't stop a function that has begun; [`Departure`] says what it notices.
+    ///
+    /// # Errors
+    /// When the event did not reach the function; what the function itself got wrong is the end of the stream.
+    pub async fn invoke_with_response_stream(
+        &self,
+        function: &LogicalId,
+        tenant: Option<&str>,
+        payload: Bytes,
+    ) -> Result<ResponseStream, InvokeError> {
+        match self.begin(function, tenant, payload).await? {
+            Reply::Outcome(outcome) => Ok(stream::of_outcome(outcome)),
+            Reply::Stream(stream) => Ok(stream),
+        }
+    }
+
+    /// From now on, what the functions that stream for this tenant notice of a reader who has gone.
+    pub fn set_departure(&self, tenant: &str, departure: Departure) {
+        lock(&self.shared.departures)
+            .by_tenant
+            .insert(tenant.to_owned(), departure);
+    }
+
+    async fn begin(&self, function: &LogicalId, tenant: Option<&str>, payload: Bytes) -> Result<Reply, InvokeError> {
         let function = self
             .shared
             .functions

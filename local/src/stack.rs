@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -58,6 +59,8 @@ pub struct StackConfig {
     pub change_contract: Option<Change<Value>>,
     /// Changes how the knowledge base is set up.
     pub change_knowledge_base: Option<Change<KnowledgeBaseConfig>>,
+    /// What a function that streams notices of a client who has gone; [`Lambda::set_departure`] changes it for a tenant.
+    pub departure: lambda::Departure,
     /// Changes how functions are run.
     pub change_lambda: Option<Change<lambda::Settings>>,
 }
@@ -77,6 +80,7 @@ impl StackConfig {
             log_file: None,
             change_contract: None,
             change_knowledge_base: None,
+            departure: lambda::Departure::default(),
             change_lambda: None,
         }
     }
@@ -204,6 +208,7 @@ impl Stack {
         settings.region = template.region.clone();
         settings.endpoint_url = Some(front_door.endpoint());
         settings.log_file = config.log_file.take();
+        settings.departure = config.departure;
         if let Some(change) = config.change_lambda.take() {
             change(&mut settings);
         }
@@ -309,33 +314,61 @@ impl gateway::Invoke for Functions {
         payload: Bytes,
     ) -> BoxFuture<'a, Result<gateway::Outcome, gateway::InvokeError>> {
         Box::pin(async move {
-            let function = self
-                .template
-                .function_by_arn(function_arn)
-                .ok_or(gateway::InvokeError::NotFound)?;
-            if !self.may_invoke(&function.logical_id) {
-                return Err(gateway::InvokeError::AccessDenied);
-            }
-            match self.lambda.invoke(&function.logical_id, tenant, payload).await {
+            let function = self.function(function_arn)?;
+            match self.lambda.invoke(function, tenant, payload).await {
                 Ok(lambda::Outcome::Buffered(bytes)) => Ok(gateway::Outcome::Buffered(bytes)),
                 Ok(lambda::Outcome::FunctionError(bytes)) => Ok(gateway::Outcome::FunctionError(bytes)),
-                Err(error) => Err(match error {
-                    lambda::InvokeError::ResourceNotFound(_) => gateway::InvokeError::NotFound,
-                    lambda::InvokeError::InvalidParameterValue(reason) => {
-                        gateway::InvokeError::InvalidParameterValue(reason.to_owned())
-                    }
-                    lambda::InvokeError::RequestTooLarge => gateway::InvokeError::RequestTooLarge,
-                    lambda::InvokeError::TooManyRequests => gateway::InvokeError::TooManyRequests,
-                    lambda::InvokeError::InvalidRequestContent | lambda::InvokeError::Service(_) => {
-                        gateway::InvokeError::Service(error.to_string())
-                    }
-                }),
+                Err(error) => Err(refusal(&error)),
             }
+        })
+    }
+
+    fn invoke_with_response_stream<'a>(
+        &'a self,
+        function_arn: &'a str,
+        tenant: Option<&'a str>,
+        payload: Bytes,
+    ) -> BoxFuture<'a, Result<gateway::PayloadStream, gateway::InvokeError>> {
+        Box::pin(async move {
+            let function = self.function(function_arn)?;
+            let begun = self.lambda.invoke_with_response_stream(function, tenant, payload);
+            let pieces = begun.await.map_err(|error| refusal(&error))?;
+            let failed = |error: lambda::StreamError| gateway::FunctionFailed {
+                document: error.document,
+            };
+            Ok(pieces.map_err(failed).boxed())
         })
     }
 }
 
+/// Why Lambda did not run a function, in the gateway's words.
+fn refusal(error: &lambda::InvokeError) -> gateway::InvokeError {
+    match error {
+        lambda::InvokeError::ResourceNotFound(_) => gateway::InvokeError::NotFound,
+        lambda::InvokeError::InvalidParameterValue(reason) => {
+            gateway::InvokeError::InvalidParameterValue((*reason).to_owned())
+        }
+        lambda::InvokeError::RequestTooLarge => gateway::InvokeError::RequestTooLarge,
+        lambda::InvokeError::TooManyRequests => gateway::InvokeError::TooManyRequests,
+        lambda::InvokeError::InvalidRequestContent | lambda::InvokeError::Service(_) => {
+            gateway::InvokeError::Service(error.to_string())
+        }
+    }
+}
+
 impl Functions {
+    /// The function of this ARN, if the gateway may invoke it. Both ways to do so need the same permission.
+    fn function(&self, arn: &str) -> Result<&LogicalId, gateway::InvokeError> {
+        let function = self
+            .template
+            .function_by_arn(arn)
+            .ok_or(gateway::InvokeError::NotFound)?;
+        if !self.may_invoke(&function.logical_id) {
+            return Err(gateway::InvokeError::AccessDenied);
+        }
+        Ok(&function.logical_id)
+    }
+
     /// Whether a permission of the template lets API Gateway invoke the function at all. Which route of the API it is
     /// for is not compared: the emulator has one API.
     fn may_invoke(&self, function: &LogicalId) -> bool {

@@ -29,10 +29,38 @@ pub struct AccessLogEntry {
     pub authorizer: Option<AuthorizerLog>,
     /// The tenant that the function was called for; `None` where none was named, or no function was called.
     pub tenant: Option<String>,
-    /// How long the integration took; `None` where it was not reached.
+    /// How long the integration took, of a streamed answer until its head; `None` where it was not reached.
     pub integration_latency: Option<Duration>,
-    /// How long the whole request took, from its head to the answer.
+    /// How long the whole request took, from its head to the answer, of a streamed one to its end.
     pub latency: Duration,
+    /// How a streamed answer went; `None` for every other.
+    pub stream: Option<StreamLog>,
+}
+
+/// A streamed answer, once it has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamLog {
+    /// When the first byte of its body was passed on, from the request's head on; `None` if there was none.
+    pub first_byte: Option<Duration>,
+    /// Bytes of the body.
+    pub bytes: u64,
+    /// How it ended.
+    pub end: StreamEnd,
+}
+
+/// How a streamed answer ended. All but the first cut the client's connection, as far as there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The function came to its end.
+    Complete,
+    /// The client left, or the gateway was stopped.
+    Abandoned,
+    /// The integration's time was over.
+    IntegrationTimeout,
+    /// Nothing came for too long.
+    Idle,
+    /// The function failed, crashed or ran out of its time.
+    FunctionFailed,
 }
 
 /// An authorizer's part in a request.

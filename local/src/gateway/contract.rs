@@ -179,8 +179,15 @@ fn resolve<'a>(document: &'a Value, mut value: &'a Value) -> Result<&'a Value> {
     bail!("references lead in a circle")
 }
 
-/// The ARN of the function in the URI of a Lambda integration or authorizer.
-fn function_arn(uri: &Value) -> Result<String> {
+/// The two ways to invoke a function, by the URI: its answer whole, or as it comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Invocation {
+    Whole,
+    Streamed,
+}
+
+/// How a Lambda integration or authorizer invokes which function: its URI, taken apart.
+fn invocation(uri: &Value) -> Result<(Invocation, String)> {
     let Some(uri) = uri.as_str() else {
         bail!("the uri is not a string: {uri}")
     };
@@ -190,15 +197,20 @@ fn function_arn(uri: &Value) -> Result<String> {
         return Err(bad());
     }
     let (version, rest) = path.split_once("/functions/").ok_or_else(bad)?;
-    if version != "2015-03-31" {
-        bail!("{uri}: version {version} is that of streamed invocations, which are not emulated");
-    }
-    let arn = rest.strip_suffix("/invocations").ok_or_else(bad)?;
+    let (invocation, arn) = match version {
+        "2015-03-31" => (Invocation::Whole, rest.strip_suffix("/invocations")),
+        "2021-11-15" => (
+            Invocation::Streamed,
+            rest.strip_suffix("/response-streaming-invocations"),
+        ),
+        _ => bail!("{uri}: there is no version {version} of the invocation"),
+    };
+    let arn = arn.ok_or_else(bad)?;
     if !arn.starts_with("arn:") || !arn.contains(":lambda:") || !arn.contains(":function:") || arn.contains(['$', '/'])
     {
         return Err(bad());
     }
-    Ok(arn.to_owned())
+    Ok((invocation, arn.to_owned()))
 }
 
 #[cfg(test)]
@@ -233,7 +245,6 @@ mod tests {
     #[test]
     fn what_is_not_known_stops_the_start_and_is_named() {
         for (extra, named) in [
-            (json!({"responseTransferMode": "STREAM"}), "STREAM"),
             (json!({"type": "http_proxy"}), "http_proxy"),
             (json!({"connectionId": "x"}), "connectionId"),
             (json!({"httpMethod": "GET"}), "httpMethod"),
@@ -323,11 +334,47 @@ mod tests {
     }
 
     #[test]
-    fn a_streamed_uri_is_named_as_such() {
-        let uri = format!(
+    fn the_transfer_mode_and_the_uri_belong_together() {
+        let streamed = json!(format!(
             "arn:aws:apigateway:us-east-1:lambda:path/2021-11-15/functions/{ARN}/response-streaming-invocations"
-        );
-        assert!(refused(&lambda(&json!({"uri": uri}))).contains("streamed"));
+        ));
+        let crossed = json!(format!(
+            "arn:aws:apigateway:us-east-1:lambda:path/2021-11-15/functions/{ARN}/invocations"
+        ));
+        for (integration, named) in [
+            (json!({"uri": streamed}), "BUFFERED"),
+            (json!({"uri": streamed, "responseTransferMode": "BUFFERED"}), "BUFFERED"),
+            (json!({"responseTransferMode": "STREAM"}), "STREAM"),
+            (json!({"uri": crossed, "responseTransferMode": "STREAM"}), "not the URI"),
+            (
+                json!({"uri": streamed, "responseTransferMode": "RESPONSE_STREAM"}),
+                "RESPONSE_STREAM",
+            ),
+            (
+                json!({"uri": streamed, "responseTransferMode": "STREAM", "timeoutInMillis": 900_001}),
+                "timeoutInMillis",
+            ),
+        ] {
+            let message = refused(&lambda(&integration));
+            assert!(message.contains(named), "{message}");
+        }
+        let good = json!({"uri": streamed, "responseTransferMode": "STREAM", "timeoutInMillis": 150_000});
+        let contract = Contract::parse(&lambda(&good)).unwrap();
+        let Integration::Lambda(integration) = &contract.resources[0].methods["GET"].integration else {
+            panic!("it is a Lambda integration")
+        };
+        assert_eq!(integration.transfer, TransferMode::Stream);
+        assert_eq!(integration.timeout.as_secs(), 150);
+
+        let mut document = json!({"openapi": "3.0.1", "paths": {}, "components": {"securitySchemes": {"t": {
+            "type": "apiKey", "in": "header", "name": "Authorization", "x-amazon-apigateway-authtype": "custom",
+            "x-amazon-apigateway-authorizer": {
+                "type": "request", "authorizerUri": streamed, "identitySource": "method.request.header.A",
+            },
+        }}}});
+        assert!(refused(&document).contains("authorizer"));
+        document["components"] = json!({});
+        assert!(Contract::parse(&document).is_ok());
     }
 
     #[test]

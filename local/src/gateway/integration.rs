@@ -7,15 +7,17 @@ use bytes::Bytes;
 use data_encoding::BASE64;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Map, Value};
+use tokio::time::Instant;
 
 use super::contract::{BinaryTypes, LambdaIntegration, MockIntegration, Passthrough, TransferMode};
 use super::event::Deployment;
 use super::expression::Scope;
-use super::invoke::{Invoke, InvokeError, Outcome};
+use super::invoke::{Invoke, InvokeError, Outcome, PayloadStream};
 use super::refusal::Refusal;
 use super::request::Request;
 use super::response;
 use super::route::Route;
+use super::stream::{self, Streamed, Unopened};
 
 /// Invokes a function in a task of its own, so that it is finished although nobody waits any more. `None`: it took too
 /// long.
@@ -35,6 +37,30 @@ pub(super) async fn call(
     }
 }
 
+/// Begins an invocation whose answer is streamed; also in a task of its own, since what has begun is not taken back.
+async fn call_streamed(
+    invoke: &Arc<dyn Invoke>,
+    function_arn: &str,
+    tenant: Option<&str>,
+    payload: Bytes,
+) -> Result<PayloadStream, InvokeError> {
+    let (invoke, function_arn, tenant) = (Arc::clone(invoke), function_arn.to_owned(), tenant.map(str::to_owned));
+    let invocation = tokio::spawn(async move {
+        invoke
+            .invoke_with_response_stream(&function_arn, tenant.as_deref(), payload)
+            .await
+    });
+    invocation
+        .await
+        .unwrap_or_else(|error| Err(InvokeError::Service(error.to_string())))
+}
+
+/// The body of an integration's answer.
+pub(super) enum Content {
+    Whole(Bytes),
+    Streamed(Streamed),
+}
+
 /// What an integration is called with.
 #[derive(Clone, Copy)]
 pub(super) struct Call<'a> {
@@ -43,6 +69,8 @@ pub(super) struct Call<'a> {
     pub(super) request: &'a Request,
     pub(super) route: &'a Route,
     pub(super) context: &'a Map<String, Value>,
+    /// How long nothing may come of a stream.
+    pub(super) stream_idle: Duration,
 }
 
 impl<'a> Call<'a> {
@@ -63,16 +91,13 @@ impl<'a> Call<'a> {
         (!value.is_empty()).then(|| value.to_owned())
     }
 
-    /// Calls the function and reads its proxy response.
+    /// Calls the function and reads its proxy response, or what it streams up to the end of its prelude.
     pub(super) async fn lambda(
         self,
         invoke: &Arc<dyn Invoke>,
         integration: &LambdaIntegration,
         tenant: Option<&str>,
-    ) -> Result<Response<Bytes>, Refusal> {
-        match integration.transfer {
-            TransferMode::Buffered => {}
-        }
+    ) -> Result<Response<Content>, Refusal> {
         if tenant.is_some_and(|tenant| HeaderValue::from_str(tenant).is_err()) {
             return Err(Refusal::api_configuration());
         }
@@ -82,7 +107,27 @@ impl<'a> Call<'a> {
             .proxy_event(self.request, self.route, self.context, binary);
         let function = integration.function_arn.as_str();
         let payload = Bytes::from(event.to_string());
-        match call(invoke, function, tenant, payload, integration.timeout).await {
+        match integration.transfer {
+            TransferMode::Buffered => {
+                let answer = self.buffered(invoke, function, tenant, payload, integration.timeout);
+                Ok(answer.await?.map(Content::Whole))
+            }
+            TransferMode::Stream => {
+                let answer = self.streamed(invoke, function, tenant, payload, integration.timeout);
+                Ok(answer.await?.map(Content::Streamed))
+            }
+        }
+    }
+
+    async fn buffered(
+        self,
+        invoke: &Arc<dyn Invoke>,
+        function: &str,
+        tenant: Option<&str>,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Response<Bytes>, Refusal> {
+        match call(invoke, function, tenant, payload, timeout).await {
             None => Err(Refusal::integration_timeout()),
             Some(Ok(Outcome::Buffered(payload))) => {
                 let decoded = self.binary.contain(self.request.accepts().as_deref());
@@ -97,21 +142,60 @@ impl<'a> Call<'a> {
                     malformed.refusal
                 })
             }
-            Some(Ok(Outcome::FunctionError(_)) | Err(InvokeError::TimedOut)) => {
-                tracing::warn!(function, request = self.request.id, "the function failed");
-                Err(Refusal::malformed_response())
+            Some(Ok(Outcome::FunctionError(_))) => Err(self.function_failed(function)),
+            Some(Err(error)) => Err(self.not_called(function, &error)),
+        }
+    }
+
+    async fn streamed(
+        self,
+        invoke: &Arc<dyn Invoke>,
+        function: &str,
+        tenant: Option<&str>,
+        payload: Bytes,
+        timeout: Duration,
+    ) -> Result<Response<Streamed>, Refusal> {
+        let begun = Instant::now();
+        let (until, trace_id) = (begun + timeout, self.request.trace_id());
+        let opening = async {
+            let payload = call_streamed(invoke, function, tenant, payload).await;
+            let payload = payload.map_err(|error| self.not_called(function, &error))?;
+            let opened = stream::open(payload, &trace_id, until, self.stream_idle).await;
+            opened.map_err(|unopened| match unopened {
+                Unopened::Failed => self.function_failed(function),
+                Unopened::Malformed(problem) => {
+                    tracing::warn!(
+                        function,
+                        request = self.request.id,
+                        problem,
+                        "malformed streamed response"
+                    );
+                    Refusal::malformed_stream()
+                }
+            })
+        };
+        tokio::time::timeout_at(until.min(begun + self.stream_idle), opening)
+            .await
+            .unwrap_or_else(|_elapsed| Err(Refusal::integration_timeout()))
+    }
+
+    fn function_failed(self, function: &str) -> Refusal {
+        tracing::warn!(function, request = self.request.id, "the function failed");
+        Refusal::malformed_response()
+    }
+
+    fn not_called(self, function: &str, error: &InvokeError) -> Refusal {
+        if *error == InvokeError::TimedOut {
+            return self.function_failed(function);
+        }
+        tracing::warn!(function, request = self.request.id, %error, "the function could not be called");
+        match error {
+            InvokeError::InvalidParameterValue(_) | InvokeError::AccessDenied | InvokeError::NotFound => {
+                Refusal::api_configuration()
             }
-            Some(Err(error)) => {
-                tracing::warn!(function, request = self.request.id, %error, "the function could not be called");
-                Err(match error {
-                    InvokeError::InvalidParameterValue(_) | InvokeError::AccessDenied | InvokeError::NotFound => {
-                        Refusal::api_configuration()
-                    }
-                    InvokeError::TooManyRequests | InvokeError::Service(_) => Refusal::integration_failure(),
-                    InvokeError::RequestTooLarge => Refusal::event_too_large(),
-                    InvokeError::TimedOut => Refusal::malformed_response(),
-                })
-            }
+            InvokeError::TooManyRequests | InvokeError::Service(_) => Refusal::integration_failure(),
+            InvokeError::RequestTooLarge => Refusal::event_too_large(),
+            InvokeError::TimedOut => Refusal::malformed_response(),
         }
     }
 

@@ -3,21 +3,46 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 
-/// Runs a function synchronously, as Lambda's Invoke with `RequestResponse` does.
+/// Runs a function synchronously.
 ///
 /// An implementation must not wait longer than the function's own time-out. The gateway may stop waiting earlier and
 /// drop its interest in the outcome; it then leaves the invocation running, as AWS does.
+///
+/// `function_arn` is the function's full ARN (perhaps with a qualifier), `payload` is JSON, and `tenant` is the value that
+/// the real gateway would send as `X-Amz-Tenant-Id`, already trimmed and never empty.
 pub trait Invoke: Send + Sync {
-    /// Invokes the function named by its full ARN (perhaps with a qualifier) with a JSON payload.
-    ///
-    /// `tenant` is the value that the real gateway would send as `X-Amz-Tenant-Id`, already trimmed and never empty.
+    /// Waits for the whole answer, as Lambda's `Invoke` with `RequestResponse` does.
     fn invoke<'a>(
         &'a self,
         function_arn: &'a str,
         tenant: Option<&'a str>,
         payload: Bytes,
     ) -> BoxFuture<'a, Result<Outcome, InvokeError>>;
+
+    /// Hands out the answer as it comes, as Lambda's `InvokeWithResponseStream` does. Of a function that answers in the
+    /// buffered format, its result is the only piece.
+    ///
+    /// Dropping the payload is a client's departure; what becomes of the invocation then is the implementation's matter.
+    fn invoke_with_response_stream<'a>(
+        &'a self,
+        function_arn: &'a str,
+        tenant: Option<&'a str>,
+        payload: Bytes,
+    ) -> BoxFuture<'a, Result<PayloadStream, InvokeError>>;
+}
+
+/// What a function writes, byte for byte, in the pieces in which it wrote it. It ends well with `None`; after an error
+/// nothing comes.
+pub type PayloadStream = BoxStream<'static, Result<Bytes, FunctionFailed>>;
+
+/// The end of a payload whose function failed, timed out or crashed: an `InvokeComplete` with an error code.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the function failed")]
+pub struct FunctionFailed {
+    /// The error document: `errorType`, `errorMessage`.
+    pub document: Bytes,
 }
 
 /// What an invocation that reached the function ended with.

@@ -214,6 +214,11 @@ impl Refusal {
         Self::internal(Kind::Default5xx, StatusCode::BAD_GATEWAY)
     }
 
+    /// What a function streams does not begin with a prelude.
+    pub(super) fn malformed_stream() -> Self {
+        Self::internal(Kind::Default5xx, StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
     /// A MOCK integration's templates don't lead to an answer.
     pub(super) fn mock_configuration() -> Self {
         Self::internal(Kind::Default5xx, StatusCode::INTERNAL_SERVER_ERROR)

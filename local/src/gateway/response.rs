@@ -1,8 +1,9 @@
 //! From a function's proxy response to the client's: which members it may have, which headers are renamed or dropped, and
-//! when a base64 body is decoded.
+//! when a base64 body is decoded. The prelude of a streamed response is read here too: it has the same head.
 //!
 //! Rules: <https://docs.aws.amazon.com/apigateway/latest/developerguide/set-up-lambda-proxy-integrations.html>, the table of
-//! headers in <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html>. No member is
+//! headers in <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-known-issues.html>, and
+//! <https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode-lambda.html>. No member is
 //! mandatory, and a member beyond the known ones makes the response malformed.
 
 use bytes::Bytes;
@@ -13,6 +14,14 @@ use serde_json::{Map, Value};
 use super::refusal::Refusal;
 
 const MEMBERS: [&str; 5] = ["body", "headers", "isBase64Encoded", "multiValueHeaders", "statusCode"];
+
+const PRELUDE_MEMBERS: [&str; 4] = ["cookies", "headers", "multiValueHeaders", "statusCode"];
+
+/// What separates a prelude from what follows it. JSON has no such byte.
+pub(super) const DELIMITER: [u8; 8] = [0; 8];
+
+/// In how many bytes a prelude and its delimiter must have their place.
+pub(super) const PRELUDE_LIMIT: usize = 16_384;
 
 /// Headers that reach the client as `X-Amzn-Remapped-*`.
 const REMAPPED: [&str; 9] = [
@@ -48,12 +57,18 @@ pub(super) struct Malformed {
 }
 
 /// Reads a function's result. `decodes`: the client accepts a binary type, so that a base64 body is decoded.
+///
+/// A function that streams although it was invoked for a whole answer loses its body; its status and headers stay.
 pub(super) fn read(payload: &[u8], decodes: bool, trace_id: &str) -> Result<Response<Bytes>, Malformed> {
-    let parsed = parse(payload);
-    let (status, mut headers, body) = parsed.map_err(|problem| Malformed {
+    let malformed = |problem| Malformed {
         problem,
         refusal: Refusal::malformed_response(),
-    })?;
+    };
+    if let Some(head) = prelude_end(payload).and_then(|end| payload.get(..end)) {
+        let head = prelude(head, trace_id).map_err(malformed)?;
+        return Ok(head.map(|()| Bytes::new()));
+    }
+    let (status, headers, body) = parse(payload).map_err(malformed)?;
     let body = match body {
         Body::Base64(text) if decodes => BASE64.decode(text.as_bytes()).map_err(|error| Malformed {
             problem: format!("the body is not base64: {error}"),
@@ -62,16 +77,47 @@ pub(super) fn read(payload: &[u8], decodes: bool, trace_id: &str) -> Result<Resp
         // To a client that accepts text, base64 is text.
         Body::Base64(text) | Body::Text(text) => text.into_bytes(),
     };
+    Ok(head(status, headers, trace_id).map(|()| Bytes::from(body)))
+}
+
+/// Where a prelude ends and its delimiter begins, if both are there.
+pub(super) fn prelude_end(payload: &[u8]) -> Option<usize> {
+    let place = payload.get(..PRELUDE_LIMIT).unwrap_or(payload);
+    place
+        .windows(DELIMITER.len())
+        .position(|window| window == DELIMITER.as_slice())
+}
+
+/// Reads the prelude of a streamed response, without its delimiter; the error says what is wrong, for the log.
+pub(super) fn prelude(text: &[u8], trace_id: &str) -> Result<Response<()>, String> {
+    let prelude = object(text, &PRELUDE_MEMBERS)?;
+    let mut headers = headers(&prelude)?;
+    let cookies = match prelude.get("cookies") {
+        None | Some(Value::Null) => [].as_slice(),
+        Some(Value::Array(cookies)) => cookies.as_slice(),
+        Some(Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_)) => {
+            return Err("cookies is not a list".to_owned());
+        }
+    };
+    for cookie in cookies {
+        let value = cookie.as_str().and_then(|cookie| HeaderValue::from_str(cookie).ok());
+        headers.append(header::SET_COOKIE, value.ok_or("a cookie can't be sent")?);
+    }
+    Ok(head(status(prelude.get("statusCode"))?, headers, trace_id))
+}
+
+/// A response's head, with what the gateway adds to it.
+fn head(status: StatusCode, mut headers: HeaderMap, trace_id: &str) -> Response<()> {
     if !headers.contains_key(header::CONTENT_TYPE) {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     }
     if let Ok(value) = HeaderValue::from_str(trace_id) {
         headers.insert("x-amzn-trace-id", value);
     }
-    let mut response = Response::new(Bytes::from(body));
+    let mut response = Response::new(());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
-    Ok(response)
+    response
 }
 
 enum Body {
@@ -79,14 +125,22 @@ enum Body {
     Base64(String),
 }
 
-fn parse(payload: &[u8]) -> Result<(StatusCode, HeaderMap, Body), String> {
-    let result: Value = serde_json::from_slice(payload).map_err(|error| format!("not JSON: {error}"))?;
-    let result = result.as_object().ok_or("not an object")?;
-    if let Some(surplus) = result.keys().find(|name| !MEMBERS.contains(&name.as_str())) {
-        return Err(format!("it has a member {surplus}"));
+/// A JSON object with no other members than these.
+fn object(text: &[u8], members: &[&str]) -> Result<Map<String, Value>, String> {
+    let object: Value = serde_json::from_slice(text).map_err(|error| format!("not JSON: {error}"))?;
+    let Value::Object(object) = object else {
+        return Err("not an object".to_owned());
+    };
+    match object.keys().find(|name| !members.contains(&name.as_str())) {
+        Some(surplus) => Err(format!("it has a member {surplus}")),
+        None => Ok(object),
     }
+}
+
+fn parse(payload: &[u8]) -> Result<(StatusCode, HeaderMap, Body), String> {
+    let result = object(payload, &MEMBERS)?;
     let status = status(result.get("statusCode"))?;
-    let headers = headers(result)?;
+    let headers = headers(&result)?;
     let body = match result.get("body") {
         None | Some(Value::Null) => String::new(),
         Some(Value::String(text)) => text.clone(),

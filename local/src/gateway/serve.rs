@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::{HeaderValue, Response, StatusCode};
-use http_body_util::{BodyExt, Full};
-use hyper::body::{Body, Incoming};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Map, Value};
@@ -25,11 +27,12 @@ use super::cache::AuthorizerCache;
 use super::contract::{BinaryTypes, Integration};
 use super::event::{Deployment, authorizer_context};
 use super::expression::Scope;
-use super::integration::Call;
+use super::integration::{Call, Content};
 use super::invoke::Invoke;
 use super::refusal::{Refusal, Replies};
 use super::request::Request;
 use super::route::{Route, Router};
+use super::stream::{Cut, Record};
 
 /// Bytes of a request's body.
 const BODY_LIMIT: usize = 10_485_760;
@@ -60,7 +63,12 @@ pub(super) struct Service {
     pub(super) cache: AuthorizerCache,
     pub(super) log: AccessLog,
     pub(super) invoke: Arc<dyn Invoke>,
+    /// How long nothing may come of a stream.
+    pub(super) stream_idle: Duration,
 }
+
+/// A response's body: whole, or a stream that ends or is cut.
+type Answer = UnsyncBoxBody<Bytes, Cut>;
 
 /// What is known of a request so far, for templates and the access log.
 #[derive(Default)]
@@ -73,7 +81,7 @@ struct Trail {
 }
 
 impl Service {
-    async fn answer(self: Arc<Self>, request: http::Request<Incoming>, peer: SocketAddr) -> Response<Full<Bytes>> {
+    async fn answer(self: Arc<Self>, request: http::Request<Incoming>, peer: SocketAddr) -> Response<Answer> {
         let started = Instant::now();
         let (parts, body) = request.into_parts();
         let (mut request, checked) = Request::parse(&parts, peer.ip(), &self.deployment.stage);
@@ -104,7 +112,7 @@ impl Service {
                 request: &request,
                 path_parameters: &parameters,
             };
-            self.replies.render(&refusal, scope)
+            self.replies.render(&refusal, scope).map(Content::Whole)
         });
         for (name, value) in [
             ("x-amzn-requestid", &request.id),
@@ -115,9 +123,9 @@ impl Service {
             }
         }
         if matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
-            response.body_mut().clear();
+            *response.body_mut() = Content::Whole(Bytes::new());
         }
-        self.log.push(AccessLogEntry {
+        let entry = AccessLogEntry {
             request_id: request.id,
             received: request.received,
             method: request.method,
@@ -130,11 +138,21 @@ impl Service {
             tenant: trail.tenant,
             integration_latency: trail.integration_latency,
             latency: started.elapsed(),
-        });
-        response.map(Full::new)
+            stream: None,
+        };
+        response.map(|content| match content {
+            Content::Whole(bytes) => {
+                self.log.push(entry);
+                Full::new(bytes).map_err(|never| match never {}).boxed_unsync()
+            }
+            Content::Streamed(streamed) => {
+                let pieces = streamed.into_body(Record::new(Arc::clone(&self), started, entry));
+                StreamBody::new(pieces.map(|piece| piece.map(Frame::data))).boxed_unsync()
+            }
+        })
     }
 
-    async fn process(&self, request: &Request, trail: &mut Trail) -> Result<Response<Bytes>, Refusal> {
+    async fn process(&self, request: &Request, trail: &mut Trail) -> Result<Response<Content>, Refusal> {
         let route = self.router.find(&request.method, &request.path)?;
         trail.route = Some(route.clone());
         trail.context = self.deployment.context(request, Some(&route));
@@ -171,13 +189,14 @@ impl Service {
             request,
             route: &route,
             context: &trail.context,
+            stream_idle: self.stream_idle,
         };
         let outcome = match &operation.integration {
             Integration::Lambda(integration) => {
                 trail.tenant = call.tenant(integration);
                 call.lambda(&self.invoke, integration, trail.tenant.as_deref()).await
             }
-            Integration::Mock(integration) => call.mock(integration),
+            Integration::Mock(integration) => call.mock(integration).map(|response| response.map(Content::Whole)),
         };
         trail.integration_latency = Some(started.elapsed());
         outcome

@@ -17,8 +17,12 @@ mod deployed;
 mod integration;
 mod refusal;
 mod routing;
+mod streaming;
 
 type Function = Box<dyn Fn(Value) -> BoxFuture<'static, Result<Outcome, InvokeError>> + Send + Sync>;
+
+/// A function that streams; its pieces are the test's.
+type Streaming = Box<dyn Fn(Value) -> Result<PayloadStream, InvokeError> + Send + Sync>;
 
 /// One call that a function got.
 #[derive(Clone, Debug)]
@@ -32,6 +36,7 @@ struct Call {
 #[derive(Default)]
 struct Functions {
     by_name: BTreeMap<String, Function>,
+    streaming: BTreeMap<String, Streaming>,
     calls: Mutex<Vec<Call>>,
 }
 
@@ -50,6 +55,33 @@ impl Functions {
         self.by_name
             .insert(name.to_owned(), Box::new(|_event| std::future::pending().boxed()));
         self
+    }
+
+    fn streaming(
+        mut self,
+        name: &str,
+        function: impl Fn(Value) -> Result<PayloadStream, InvokeError> + Send + Sync + 'static,
+    ) -> Self {
+        self.streaming.insert(name.to_owned(), Box::new(function));
+        self
+    }
+
+    /// Notes a call and says which function and event it is.
+    fn called(&self, function_arn: &str, tenant: Option<&str>, payload: &[u8]) -> Result<(String, Value), InvokeError> {
+        let function = function_arn
+            .strip_prefix("arn:aws:lambda:us-east-1:123456789012:function:")
+            .unwrap()
+            .to_owned();
+        if (function == "isolated") != tenant.is_some() {
+            return Err(InvokeError::InvalidParameterValue("tenant id".to_owned()));
+        }
+        let event: Value = serde_json::from_slice(payload).unwrap();
+        self.calls.lock().unwrap().push(Call {
+            function: function.clone(),
+            tenant: tenant.map(str::to_owned),
+            event: event.clone(),
+        });
+        Ok((function, event))
     }
 
     fn calls(&self, name: &str) -> Vec<Call> {
@@ -71,23 +103,22 @@ impl Invoke for Functions {
         payload: Bytes,
     ) -> BoxFuture<'a, Result<Outcome, InvokeError>> {
         async move {
-            let function = function_arn
-                .strip_prefix("arn:aws:lambda:us-east-1:123456789012:function:")
-                .unwrap()
-                .to_owned();
-            if (function == "isolated") != tenant.is_some() {
-                return Err(InvokeError::InvalidParameterValue("tenant id".to_owned()));
-            }
-            let event: Value = serde_json::from_slice(&payload).unwrap();
-            let tenant = tenant.map(str::to_owned);
-            self.calls.lock().unwrap().push(Call {
-                function: function.clone(),
-                tenant,
-                event: event.clone(),
-            });
+            let (function, event) = self.called(function_arn, tenant, &payload)?;
             self.by_name.get(&function).ok_or(InvokeError::NotFound)?(event).await
         }
         .boxed()
+    }
+
+    fn invoke_with_response_stream<'a>(
+        &'a self,
+        function_arn: &'a str,
+        tenant: Option<&'a str>,
+        payload: Bytes,
+    ) -> BoxFuture<'a, Result<PayloadStream, InvokeError>> {
+        let called = self.called(function_arn, tenant, &payload);
+        let begun =
+            called.and_then(|(function, event)| self.streaming.get(&function).ok_or(InvokeError::NotFound)?(event));
+        std::future::ready(begun).boxed()
     }
 }
 

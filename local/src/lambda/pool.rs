@@ -9,15 +9,21 @@ use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 use uuid::Uuid;
 
-use super::{InvokeError, Outcome, lock};
+use super::{InvokeError, Outcome, ResponseStream, lock};
 use crate::template::Function;
+
+/// What became of an event.
+pub(super) enum Reply {
+    Outcome(Outcome),
+    Stream(ResponseStream),
+}
 
 /// An event, and who waits for its answer.
 pub(super) struct Job {
     pub(super) request_id: Uuid,
     pub(super) tenant: Option<String>,
     pub(super) payload: Bytes,
-    pub(super) reply: oneshot::Sender<Result<Outcome, InvokeError>>,
+    pub(super) reply: oneshot::Sender<Result<Reply, InvokeError>>,
 }
 
 /// See the module.

@@ -5,7 +5,6 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::serve::ListenerExt;
 use bytes::Bytes;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -18,12 +17,15 @@ use tokio::time::{Duration, Instant};
 use uuid::Uuid;
 
 use super::log::read_lines;
-use super::pool::{Job, Pool};
-use super::runtime_api::{self, Answer, Call, Event};
-use super::{End, LogLine, LogStream, Outcome, ProcessId, ProcessState, Shared};
+use super::pool::{Job, Pool, Reply};
+use super::runtime_api::{self, Answer, Api, Call, Event, StreamEnd};
+use super::stream::{Ending, Reader, too_large};
+use super::{End, LogLine, LogStream, Outcome, ProcessId, ProcessState, Shared, lock};
 
 /// How long output may still come from a process that has ended: something it started may hold the pipe open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+const NO_ANSWER: &str = "Runtime asked for the next event without an answer";
 
 /// Starts a process for the pool, feeds it, and counts it out when it has ended.
 pub(super) async fn run(shared: Arc<Shared>, pool: Arc<Pool>, id: ProcessId) {
@@ -78,6 +80,16 @@ enum Phase {
         job: Job,
         until: Instant,
     },
+    /// It is writing its answer.
+    Streaming {
+        request_id: Uuid,
+        end: Ending,
+        until: Instant,
+    },
+    /// The connection of its answer is broken. It may be at work still, and is asked nothing before it asks.
+    Broken {
+        until: Instant,
+    },
     /// It has answered and not asked for the next event yet; the time of its event goes on.
     Answered {
         until: Instant,
@@ -91,7 +103,7 @@ struct Process<'a> {
     child: Child,
     calls: mpsc::Receiver<Call>,
     /// The Runtime API's server, and the readers of the two streams.
-    server: JoinHandle<io::Result<()>>,
+    server: JoinHandle<()>,
     output: [JoinHandle<()>; 2],
     started: Instant,
 }
@@ -116,13 +128,12 @@ impl<'a> Process<'a> {
                 .map(|pipe| capture(shared, pool, id, LogStream::Stderr, pipe)),
         ]
         .map(|reader| reader.unwrap_or_else(|| tokio::spawn(async {})));
-        // Without this a response waits for the acknowledgement of its head.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "a connection to the Runtime API has no TCP_NODELAY");
-            }
-        });
-        let server = tokio::spawn(async move { axum::serve(listener, runtime_api::router(sender)).await });
+        let (departures, tenant) = (Arc::clone(&shared.departures), pool.tenant.clone());
+        let api = Api {
+            calls: sender,
+            departure: Arc::new(move || lock(&departures).of(tenant.as_deref())),
+        };
+        let server = tokio::spawn(runtime_api::serve(listener, api));
         Ok(Self {
             shared,
             pool,
@@ -153,6 +164,8 @@ impl<'a> Process<'a> {
                 Phase::Starting { until }
                 | Phase::Idle { until, .. }
                 | Phase::Busy { until, .. }
+                | Phase::Streaming { until, .. }
+                | Phase::Broken { until }
                 | Phase::Answered { until } => *until,
             };
             tokio::select! {
@@ -161,8 +174,15 @@ impl<'a> Process<'a> {
                 // An error is the emulator's end, too.
                 _ = stopping.wait_for(|stop| *stop) => {
                     let vacancy = vacancy(&phase);
-                    if let Phase::Busy { job, .. } = phase {
-                        reply(job, Err(super::stopped()));
+                    match phase {
+                        Phase::Busy { job, .. } => reply(job, Err(super::stopped())),
+                        Phase::Streaming { request_id, end, .. } => {
+                            end.fail(document("Runtime.ExitError", request_id, "The local stack is stopping"));
+                        }
+                        Phase::Starting { .. }
+                        | Phase::Idle { .. }
+                        | Phase::Broken { .. }
+                        | Phase::Answered { .. } => {}
                     }
                     break (End::Stopped, vacancy);
                 }
@@ -216,10 +236,14 @@ impl<'a> Process<'a> {
                     Phase::Idle { .. } | Phase::Answered { .. } => {}
                     Phase::Busy { job, .. } => {
                         self.pool.vacated();
-                        let message = "Runtime asked for the next event without an answer";
-                        let outcome = failure("Runtime.ExitError", job.request_id, message);
-                        reply(job, Ok(outcome));
+                        let outcome = failure("Runtime.ExitError", job.request_id, NO_ANSWER);
+                        reply(job, Ok(Reply::Outcome(outcome)));
                     }
+                    Phase::Streaming { request_id, end, .. } => {
+                        self.pool.vacated();
+                        end.fail(document("Runtime.ExitError", request_id, NO_ANSWER));
+                    }
+                    Phase::Broken { .. } => self.pool.vacated(),
                 }
                 self.shared.record(self.id, |record| record.state = ProcessState::Idle);
                 Ok(Phase::Idle {
@@ -238,22 +262,11 @@ impl<'a> Process<'a> {
                 let outcome = match answer {
                     Answer::Response(bytes) => Outcome::Buffered(bytes),
                     Answer::Error(bytes) => Outcome::FunctionError(bytes),
-                    Answer::TooLarge => Outcome::FunctionError(json_bytes(&json!({
-                        "errorType": "Function.ResponseSizeTooLarge",
-                        "errorMessage": format!(
-                            "Response payload size exceeded maximum allowed payload size ({} bytes).",
-                            super::MAX_RESPONSE_BYTES
-                        ),
-                    }))),
-                    Answer::Streamed => failure(
-                        "Runtime.StreamingNotSupported",
-                        job.request_id,
-                        "The local stack has no route that carries a streamed response",
-                    ),
+                    Answer::TooLarge => Outcome::FunctionError(too_large()),
                 };
                 // Before the caller can come with its next event, which would start another process otherwise.
                 self.pool.vacated();
-                reply(job, Ok(outcome));
+                reply(job, Ok(Reply::Outcome(outcome)));
                 // The process may have gone.
                 let _ = accepted.send(true);
                 Ok(Phase::Answered { until })
@@ -262,10 +275,55 @@ impl<'a> Process<'a> {
                 let _ = accepted.send(false);
                 Ok(phase)
             }
+            (
+                Call::Stream {
+                    request_id,
+                    pieces,
+                    accepted,
+                },
+                Phase::Busy { job, until },
+            ) if job.request_id.to_string() == request_id => {
+                let request_id = job.request_id;
+                let (reader, end) = Reader::new(pieces);
+                reply(job, Ok(Reply::Stream(reader.into_stream())));
+                let _ = accepted.send(true);
+                Ok(Phase::Streaming { request_id, end, until })
+            }
+            (Call::Stream { accepted, .. }, phase) => {
+                let _ = accepted.send(false);
+                Ok(phase)
+            }
+            (Call::StreamEnded { end: how, seen }, Phase::Streaming { request_id, end, until }) => {
+                let phase = match how {
+                    StreamEnd::Complete => {
+                        // As above: before the reader knows.
+                        self.pool.vacated();
+                        end.complete();
+                        Phase::Answered { until }
+                    }
+                    StreamEnd::Error(error) => {
+                        self.pool.vacated();
+                        end.fail(error);
+                        Phase::Answered { until }
+                    }
+                    StreamEnd::Broken => {
+                        let message = "The response was cut off";
+                        end.fail(document("Runtime.TruncatedResponse", request_id, message));
+                        Phase::Broken { until }
+                    }
+                };
+                let _ = seen.send(());
+                Ok(phase)
+            }
+            // It asked for the next event meanwhile.
+            (Call::StreamEnded { seen, .. }, phase) => {
+                let _ = seen.send(());
+                Ok(phase)
+            }
             (Call::InitError { error, received }, Phase::Starting { .. }) => {
                 let _ = received.send(());
                 if let Some(job) = self.pool.oldest() {
-                    reply(job, Ok(Outcome::FunctionError(error)));
+                    reply(job, Ok(Reply::Outcome(Outcome::FunctionError(error))));
                 }
                 Err((End::NeverReady, Vacancy::Vacant))
             }
@@ -287,16 +345,20 @@ impl<'a> Process<'a> {
             Phase::Starting { .. } => {
                 if let Some(job) = self.pool.oldest() {
                     let request_id = job.request_id;
-                    reply(job, Ok(failure("Runtime.ExitError", request_id, &how)));
+                    reply(job, Ok(Reply::Outcome(failure("Runtime.ExitError", request_id, &how))));
                 }
                 (End::NeverReady, vacancy)
             }
             Phase::Busy { job, .. } => {
                 let request_id = job.request_id;
-                reply(job, Ok(failure("Runtime.ExitError", request_id, &how)));
+                reply(job, Ok(Reply::Outcome(failure("Runtime.ExitError", request_id, &how))));
                 (End::Exited, vacancy)
             }
-            Phase::Idle { .. } | Phase::Answered { .. } => (End::Exited, vacancy),
+            Phase::Streaming { request_id, end, .. } => {
+                end.fail(document("Runtime.ExitError", request_id, &how));
+                (End::Exited, vacancy)
+            }
+            Phase::Idle { .. } | Phase::Broken { .. } | Phase::Answered { .. } => (End::Exited, vacancy),
         }
     }
 
@@ -308,7 +370,8 @@ impl<'a> Process<'a> {
                     let request_id = job.request_id;
                     let seconds = self.shared.settings.start.as_secs_f64();
                     let message = format!("Init phase timed out after {seconds:.2} seconds");
-                    reply(job, Ok(failure("Sandbox.Timedout", request_id, &message)));
+                    let outcome = failure("Sandbox.Timedout", request_id, &message);
+                    reply(job, Ok(Reply::Outcome(outcome)));
                 }
                 Err((End::NeverReady, vacancy))
             }
@@ -320,14 +383,21 @@ impl<'a> Process<'a> {
                 }
             }
             Phase::Busy { job, .. } => {
-                let request_id = job.request_id;
-                let seconds = self.pool.function.timeout.as_secs_f64();
-                let message = format!("Task timed out after {seconds:.2} seconds");
-                reply(job, Ok(failure("Sandbox.Timedout", request_id, &message)));
+                let outcome = failure("Sandbox.Timedout", job.request_id, &self.timed_out());
+                reply(job, Ok(Reply::Outcome(outcome)));
                 Err((End::TimedOut, vacancy))
             }
-            Phase::Answered { .. } => Err((End::TimedOut, vacancy)),
+            Phase::Streaming { request_id, end, .. } => {
+                end.fail(document("Sandbox.Timedout", request_id, &self.timed_out()));
+                Err((End::TimedOut, vacancy))
+            }
+            Phase::Broken { .. } | Phase::Answered { .. } => Err((End::TimedOut, vacancy)),
         }
+    }
+
+    fn timed_out(&self) -> String {
+        let seconds = self.pool.function.timeout.as_secs_f64();
+        format!("Task timed out after {seconds:.2} seconds")
     }
 
     /// Kills what is still there, and reads the last of its output.
@@ -350,25 +420,26 @@ impl<'a> Process<'a> {
 fn vacancy(phase: &Phase) -> Vacancy {
     match phase {
         Phase::Starting { .. } | Phase::Idle { .. } | Phase::Answered { .. } => Vacancy::Vacant,
-        Phase::Busy { .. } => Vacancy::Busy,
+        Phase::Busy { .. } | Phase::Streaming { .. } | Phase::Broken { .. } => Vacancy::Busy,
     }
 }
 
 /// The caller may have gone; nobody is told then, as on AWS.
-fn reply(job: Job, result: Result<Outcome, super::InvokeError>) {
+fn reply(job: Job, result: Result<Reply, super::InvokeError>) {
     let _ = job.reply.send(result);
 }
 
 /// An error in Lambda's own words.
 fn failure(error_type: &str, request_id: Uuid, message: &str) -> Outcome {
-    Outcome::FunctionError(json_bytes(&json!({
-        "errorType": error_type,
-        "errorMessage": format!("RequestId: {request_id} Error: {message}"),
-    })))
+    Outcome::FunctionError(document(error_type, request_id, message))
 }
 
-fn json_bytes(value: &serde_json::Value) -> Bytes {
-    Bytes::from(value.to_string())
+fn document(error_type: &str, request_id: Uuid, message: &str) -> Bytes {
+    let document = json!({
+        "errorType": error_type,
+        "errorMessage": format!("RequestId: {request_id} Error: {message}"),
+    });
+    Bytes::from(document.to_string())
 }
 
 /// How Lambda words an exit.

@@ -11,11 +11,15 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::reply::status;
-use super::{function_arn, resolve};
+use super::{Invocation, invocation, resolve};
 use crate::gateway::expression::{Source, Template};
 
 /// Milliseconds that an integration may take; more needs a raised quota.
 const TIMEOUTS: std::ops::RangeInclusive<u64> = 50..=29_000;
+
+/// Milliseconds that one may take whose answer is streamed, to its end: up to 15 minutes.
+/// Source: <https://docs.aws.amazon.com/apigateway/latest/developerguide/response-transfer-mode.html>.
+const STREAMED_TIMEOUTS: std::ops::RangeInclusive<u64> = 50..=900_000;
 
 /// The header of the Lambda call that names the tenant.
 const TENANT_HEADER: &str = "x-amz-tenant-id";
@@ -37,11 +41,13 @@ pub(in crate::gateway) struct LambdaIntegration {
     pub(in crate::gateway) transfer: TransferMode,
 }
 
-/// How an answer is transferred. STREAM belongs here: its integration needs the other URI, its own invocation and
-/// prelude, and a response that is not read whole.
+/// How an answer is transferred.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::gateway) enum TransferMode {
+    /// Read whole, as a proxy response.
     Buffered,
+    /// Passed on as it comes, after its prelude.
+    Stream,
 }
 
 /// An integration that the gateway answers by itself.
@@ -138,12 +144,16 @@ fn lambda(raw: &RawIntegration) -> Result<LambdaIntegration> {
     }
     passthrough(raw)?;
     let transfer = transfer_mode(raw.response_transfer_mode.as_deref())?;
+    let timeouts = match transfer {
+        TransferMode::Buffered => TIMEOUTS,
+        TransferMode::Stream => STREAMED_TIMEOUTS,
+    };
     let timeout = raw.timeout_in_millis.unwrap_or(*TIMEOUTS.end());
-    if !TIMEOUTS.contains(&timeout) {
+    if !timeouts.contains(&timeout) {
         bail!(
             "timeoutInMillis is {timeout}; {} to {} are emulated",
-            TIMEOUTS.start(),
-            TIMEOUTS.end()
+            timeouts.start(),
+            timeouts.end()
         );
     }
     let mut tenant = None;
@@ -156,8 +166,17 @@ fn lambda(raw: &RawIntegration) -> Result<LambdaIntegration> {
     }
     // Templates and integration responses of a proxy integration have no effect.
     let uri = raw.uri.as_ref().context("a Lambda integration needs a uri")?;
+    let function_arn = match (transfer, invocation(uri)?) {
+        (TransferMode::Buffered, (Invocation::Whole, arn)) | (TransferMode::Stream, (Invocation::Streamed, arn)) => arn,
+        (TransferMode::Buffered, (Invocation::Streamed, _)) => {
+            bail!("responseTransferMode BUFFERED can't have the URI of InvokeWithResponseStream, {uri}")
+        }
+        (TransferMode::Stream, (Invocation::Whole, _)) => {
+            bail!("responseTransferMode STREAM needs the URI of InvokeWithResponseStream, and this is {uri}")
+        }
+    };
     Ok(LambdaIntegration {
-        function_arn: function_arn(uri)?,
+        function_arn,
         tenant,
         timeout: Duration::from_millis(timeout),
         transfer,
@@ -167,6 +186,7 @@ fn lambda(raw: &RawIntegration) -> Result<LambdaIntegration> {
 fn transfer_mode(name: Option<&str>) -> Result<TransferMode> {
     match name {
         None | Some("BUFFERED") => Ok(TransferMode::Buffered),
+        Some("STREAM") => Ok(TransferMode::Stream),
         Some(other) => bail!("responseTransferMode {other} is not emulated"),
     }
 }

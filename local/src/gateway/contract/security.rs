@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{function_arn, object};
+use super::{Invocation, invocation, object};
 use crate::gateway::expression::Source;
 
 /// Seconds for which a result is kept where the contract does not say.
@@ -99,7 +99,9 @@ fn authorizer(name: &str, scheme: &Value) -> Result<Option<Authorizer>> {
     if ttl > 0 && identity.is_empty() {
         bail!("identitySource is needed where results are cached");
     }
-    let function_arn = function_arn(&raw.authorizer_uri)?;
+    let (Invocation::Whole, function_arn) = invocation(&raw.authorizer_uri)? else {
+        bail!("an authorizer's answer can't be streamed: {}", raw.authorizer_uri)
+    };
     Ok(Some(Authorizer {
         name: name.to_owned(),
         function_arn,
