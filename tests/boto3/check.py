@@ -2,8 +2,10 @@
 """Conformance of the local AWS services, as boto3 sees them.
 
 Unmodified boto3 against AWS_ENDPOINT_URL with the usual AWS_* variables, on the bucket BULKHEAD_BUCKET_NAME and the table
-BULKHEAD_TABLE_NAME (pk and sk strings). Prints one line per check; exit code 1 if any fails. Everything it writes stands
-under a prefix of its own, so it can run beside others:
+BULKHEAD_TABLE_NAME (pk and sk strings). Bedrock is checked where BULKHEAD_KNOWLEDGE_BASE_ID names a knowledge base: it
+answers "When was the lighthouse built?" for the tenant BULKHEAD_TENANT, and version 1 of the guardrail
+BULKHEAD_GUARDRAIL_ID blocks the word "dynamite". Prints one line per check; exit code 1 if any fails. Everything it
+writes stands under a prefix of its own, so it can run beside others:
 
     cargo run -p bulkhead-local --example aws -- python3 tests/boto3/check.py
 """
@@ -26,16 +28,26 @@ from botocore.exceptions import ClientError
 
 BUCKET = os.environ["BULKHEAD_BUCKET_NAME"]
 TABLE = os.environ["BULKHEAD_TABLE_NAME"]
+KNOWLEDGE_BASE = os.environ.get("BULKHEAD_KNOWLEDGE_BASE_ID")
+TENANT = os.environ.get("BULKHEAD_TENANT")
+GUARDRAIL = os.environ.get("BULKHEAD_GUARDRAIL_ID")
+MODEL = f"arn:aws:bedrock:{os.environ['AWS_REGION']}::foundation-model/amazon.nova-lite-v1:0"
 RUN = f"check/{uuid.uuid4().hex}/"
 
 s3 = boto3.client("s3")
 dynamodb = boto3.client("dynamodb")
+knowledge = boto3.client("bedrock-agent-runtime")
+runtime = boto3.client("bedrock-runtime")
 checks = []
 
 
 def check(function):
     checks.append(function)
     return function
+
+
+def check_bedrock(function):
+    return check(function) if KNOWLEDGE_BASE else function
 
 
 def refused(call, *codes, status=None):
@@ -420,6 +432,101 @@ def dynamodb_other_operations_are_named():
     ):
         assert name in refused(call, "NotImplemented", status=501)["Error"]["Message"]
     refused(lambda: dynamodb.get_item(TableName="elsewhere", Key=key("x")), "ResourceNotFoundException", status=400)
+
+
+# Bedrock
+
+QUESTION = "When was the lighthouse built?"
+GUARDED = {"guardrailId": GUARDRAIL, "guardrailVersion": "1"}
+
+
+def retrieval(text, guarded=False, **more):
+    search = {"filter": {"equals": {"key": "tenantId", "value": TENANT}}, "numberOfResults": 3}
+    generation = {"promptTemplate": {"textPromptTemplate": "$search_results$ $output_format_instructions$"}}
+    if guarded:
+        generation["guardrailConfiguration"] = GUARDED
+    return {
+        "input": {"text": text},
+        "retrieveAndGenerateConfiguration": {
+            "type": "KNOWLEDGE_BASE",
+            "knowledgeBaseConfiguration": {
+                "knowledgeBaseId": KNOWLEDGE_BASE,
+                "modelArn": MODEL,
+                "retrievalConfiguration": {"vectorSearchConfiguration": search},
+                "generationConfiguration": generation,
+            },
+        },
+        **more,
+    }
+
+
+@check_bedrock
+def bedrock_retrieves():
+    search = {"filter": {"equals": {"key": "tenantId", "value": TENANT}}}
+    answer = knowledge.retrieve(
+        knowledgeBaseId=KNOWLEDGE_BASE,
+        retrievalQuery={"text": QUESTION},
+        retrievalConfiguration={"vectorSearchConfiguration": search},
+    )
+    assert any("1862" in result["content"]["text"] for result in answer["retrievalResults"]), answer
+    assert answer["guardrailAction"] == "NONE"
+
+
+@check_bedrock
+def bedrock_streams_what_it_retrieves_and_generates():
+    whole = knowledge.retrieve_and_generate(**retrieval(QUESTION))
+    answer = knowledge.retrieve_and_generate_stream(**retrieval(QUESTION, sessionId=whole["sessionId"]))
+    assert answer["sessionId"] == whole["sessionId"]
+    events = list(answer["stream"])
+    kinds = [kind for event in events for kind in event]
+    assert set(kinds) == {"output", "citation"}, kinds
+    assert kinds[0] == "output" and kinds.count("output") > 1, kinds
+    text = "".join(event["output"]["text"] for event in events if "output" in event)
+    assert text == whole["output"]["text"] and "1862" in text, text
+    cited = [event["citation"] for event in events if "citation" in event]
+    for event, citation in zip(cited, whole["citations"], strict=True):
+        assert event["generatedResponsePart"] == citation["generatedResponsePart"]
+        assert event["retrievedReferences"] == citation["retrievedReferences"]
+    refused(
+        lambda: knowledge.retrieve_and_generate_stream(**retrieval(QUESTION, sessionId="none")),
+        "ValidationException",
+        status=400,
+    )
+
+
+@check_bedrock
+def bedrock_guards_what_it_generates():
+    text = "Is there dynamite in the lighthouse?"
+    whole = knowledge.retrieve_and_generate(**retrieval(text, guarded=True))
+    assert whole["guardrailAction"] == "INTERVENED", whole
+    events = list(knowledge.retrieve_and_generate_stream(**retrieval(text, guarded=True))["stream"])
+    assert events[-1] == {"guardrail": {"action": "INTERVENED"}}, events
+    said = "".join(event["output"]["text"] for event in events if "output" in event)
+    assert said == whole["output"]["text"], said
+    passed = knowledge.retrieve_and_generate(**retrieval(QUESTION, guarded=True))
+    assert passed["guardrailAction"] == "NONE", passed
+
+
+@check_bedrock
+def bedrock_applies_a_guardrail():
+    def apply(text, **more):
+        named = {"guardrailIdentifier": GUARDRAIL, "guardrailVersion": "1", **more}
+        return runtime.apply_guardrail(source="INPUT", content=[{"text": {"text": text}}], **named)
+
+    assert apply("harmless")["action"] == "NONE"
+    answer = apply("Some DYNAMITE.")
+    assert answer["action"] == "GUARDRAIL_INTERVENED"
+    assert len(answer["outputs"]) == 1
+    [assessment] = answer["assessments"]
+    [word] = assessment["wordPolicy"]["customWords"]
+    assert (word["match"], word["action"]) == ("dynamite", "BLOCKED"), word
+    assert answer["usage"]["wordPolicyUnits"] == 1
+    refused(lambda: apply("x", guardrailVersion="9"), "ResourceNotFoundException", status=404)
+
+
+@check_bedrock
+def bedrock_other_operations_are_named():
+    refused(lambda: runtime.invoke_model(modelId=MODEL, body=b"{}"), "NotImplemented", "NotImplementedException", status=501)
 
 
 def main():

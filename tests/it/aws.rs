@@ -1,13 +1,17 @@
 //! Third-party truth about the fake AWS: unmodified boto3 against the running stack's front door.
 
 use bulkhead_local::credential::Caller;
-use integration_tests::fixture::Fixture;
+use integration_tests::fixture::{Fixture, GUARDRAIL};
 use integration_tests::repository;
 
 #[tokio::test]
-async fn boto3_finds_s3_and_dynamodb_as_it_knows_them() {
+async fn boto3_finds_the_services_as_it_knows_them() {
     let fixture = Fixture::shared();
     let stack = &fixture.stack;
+    let tenant = fixture.tenant("boto3").await;
+    tenant
+        .upload("lighthouse.txt", "The lighthouse was built in 1862.")
+        .await;
     let credential = stack.front_door().credentials().issue(Caller {
         principal: "boto3".to_owned(),
         tenant: None,
@@ -22,6 +26,9 @@ async fn boto3_finds_s3_and_dynamodb_as_it_knows_them() {
         .env("AWS_SESSION_TOKEN", &credential.session_token)
         .env("BULKHEAD_BUCKET_NAME", &stack.template().buckets[0].name)
         .env("BULKHEAD_TABLE_NAME", &stack.template().tables[0].name)
+        .env("BULKHEAD_KNOWLEDGE_BASE_ID", &stack.template().knowledge_bases[0].id)
+        .env("BULKHEAD_TENANT", &tenant.id)
+        .env("BULKHEAD_GUARDRAIL_ID", GUARDRAIL)
         .output()
         .await
         .unwrap();
@@ -31,5 +38,5 @@ async fn boto3_finds_s3_and_dynamodb_as_it_knows_them() {
         "{report}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(report.lines().count() >= 20, "{report}");
+    assert!(report.lines().count() >= 26, "{report}");
 }

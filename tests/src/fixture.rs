@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bulkhead_cli::deployment::{Answer, Call, Deployment};
 use bulkhead_local::function::{self, Profile};
+use bulkhead_local::guardrail::Guardrail;
 use bulkhead_local::identity::TokenRequest;
 use bulkhead_local::knowledge_base::quota::Quotas;
 use bulkhead_local::stack::{Stack, StackConfig, random_name, wait_until};
@@ -19,6 +20,9 @@ use crate::repository;
 
 /// How long anything that a test waits for may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A guardrail that every stack of the tests has and no function uses by itself: it blocks the word "dynamite".
+pub const GUARDRAIL: &str = "dynamite0000";
 
 /// A running stack with what tests ask of it.
 pub struct Fixture {
@@ -55,6 +59,7 @@ pub fn binaries() -> PathBuf {
 pub fn config() -> StackConfig {
     let mut config = StackConfig::new(binaries());
     config.variables = BTreeMap::from([("BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS".to_owned(), "0".to_owned())]);
+    config.guardrails = vec![Guardrail::blocking(GUARDRAIL, &["dynamite"])];
     config.change_knowledge_base = Some(Box::new(|knowledge_base| knowledge_base.quotas = Quotas::unlimited()));
     config
 }
