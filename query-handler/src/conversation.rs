@@ -339,6 +339,15 @@ impl Opening {
         };
     }
 
+    /// Whether it is known by now how the storing went.
+    pub fn is_known(&self) -> bool {
+        match &self.0 {
+            Stage::Waiting { .. } => false,
+            Stage::Running(running) => running.is_finished(),
+            Stage::Done(_) => true,
+        }
+    }
+
     /// Waits until it is stored.
     ///
     /// # Errors

@@ -149,7 +149,7 @@ impl Sink {
         }
     }
 
-    /// For an answer that is streamed to `feed`, and whose turn is stored by `opening` before its first piece leaves.
+    /// For an answer that is streamed to `feed`, and whose turn is stored by `opening` as soon as it is coming.
     pub fn streamed(feed: Feed, opening: Opening) -> Self {
         Self {
             feed: Some(feed),
@@ -166,18 +166,30 @@ impl Sink {
         self.opening.begin();
     }
 
-    /// Lets a piece out.
+    /// Lets a piece out. It does not wait until the answer's turn is stored: that would be the reader's wait for the first
+    /// word.
     ///
     /// # Errors
-    /// [`Error::Unavailable`] or [`Error::NotFound`] if the answer's turn can't be stored: a reader who loses the stream
-    /// would not find it.
+    /// What [`Sink::stored`] says, as soon as it is known.
     pub async fn release(&mut self, piece: Piece) -> Result<(), Error> {
-        self.opening.opened().await?;
+        self.opening.begin();
+        if self.opening.is_known() {
+            self.stored().await?;
+        }
         self.said.add(&piece);
         if let Some(feed) = &mut self.feed {
             feed.send(piece, self.context_reset).await;
         }
         Ok(())
+    }
+
+    /// Waits until the answer's turn is stored. One that is not must not end well: its reader would look for it under a
+    /// conversation that is not there.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; [`Error::NotFound`] if the conversation was deleted in the meantime.
+    pub async fn stored(&mut self) -> Result<(), Error> {
+        self.opening.opened().await
     }
 
     /// What was said so far.

@@ -265,7 +265,11 @@ impl Shared {
             .as_ref()
             .is_some_and(|(conversation, _)| conversation.transcripts());
         let ending = {
-            let making = unwinding(Box::pin(self.engines.answer(&ask, Delivery::Streamed, &mut sink)));
+            let making = unwinding(Box::pin(async {
+                let outcome = self.engines.answer(&ask, Delivery::Streamed, &mut sink).await?;
+                sink.stored().await?;
+                Ok(outcome)
+            }));
             tokio::select! {
                 biased;
                 made = making => made.map_or_else(Ending::Failed, Ending::Made),

@@ -61,6 +61,8 @@ pub struct Aws {
     pub items: Mutex<HashMap<(String, String), Value>>,
     script: Mutex<HashMap<&'static str, VecDeque<Reply>>>,
     asked: Mutex<Vec<(&'static str, Value)>>,
+    /// Whether the table refuses to be written.
+    pub is_read_only: AtomicBool,
     /// Whether a stream that stalled was dropped.
     pub dropped: Arc<AtomicBool>,
     /// How many bytes of a stream come at once; all of a frame if 0.
@@ -173,7 +175,11 @@ impl Aws {
     fn table(&self, operation: &str, request: &Value) -> Result<Value, ()> {
         let mut items = self.items.lock().unwrap();
         let condition = request["ConditionExpression"].as_str().unwrap_or_default();
-        Ok(match operation.trim_start_matches("DynamoDB_20120810.") {
+        let operation = operation.trim_start_matches("DynamoDB_20120810.");
+        if self.is_read_only.load(Ordering::Relaxed) && ["PutItem", "UpdateItem"].contains(&operation) {
+            return Err(());
+        }
+        Ok(match operation {
             "GetItem" => match items.get(&key(&request["Key"])) {
                 Some(item) => json!({"Item": item}),
                 None => json!({}),

@@ -407,6 +407,16 @@ async fn an_answer_without_a_reader_is_finished_where_somebody_may_look_for_it()
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_stored_does_not_end_well() {
+    let aws = verified(speaking(&["It has", " twelve [1]."], "end_turn"), End::Close);
+    aws.is_read_only.store(true, Ordering::Relaxed);
+    match listen(&aws, config()).await {
+        Ok(heard) => assert_eq!(end(&heard).data["code"], "internal"),
+        Err(error) => assert_eq!(error.code(), Code::Internal),
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guardrail_replaces_what_was_said() {
     let aws = verified(speaking(&["It has [1]", " Sorry."], "guardrail_intervened"), End::Close);
     let heard = listen(&aws, guarded(false)).await.unwrap();
