@@ -4,7 +4,6 @@
 //! Everything here has passed the firewall: a piece is made of its passages only ([`crate::managed`]) or of what was
 //! written from them ([`crate::verified`]).
 
-use bulkhead_core::document::DocumentId;
 use bulkhead_core::plan::EngineName;
 use bulkhead_core::session::SessionHandle;
 use bulkhead_core::turn::{Turn, TurnCitation, TurnPassage};
@@ -88,11 +87,7 @@ impl Said {
 
     /// Whether a guardrail changed or stopped it, as clients read it.
     pub const fn guardrail_action(&self) -> GuardrailAction {
-        if self.guardrail_intervened {
-            GuardrailAction::Intervened
-        } else {
-            GuardrailAction::None
-        }
+        GuardrailAction::of(self.guardrail_intervened)
     }
 
     /// Writes it into a turn.
@@ -104,24 +99,23 @@ impl Said {
 }
 
 impl Citation {
-    /// The citation of a stored turn. `title` is what a document is called now.
-    pub fn of_turn(citation: TurnCitation, title: impl Fn(&DocumentId) -> String) -> Self {
-        let passages = citation.passages.into_iter().map(|passage| CitedPassage {
-            number: passage.number,
-            passage: Passage {
-                title: title(&passage.document_id),
-                document: passage.document_id,
-                origin: passage.origin,
-                text: passage.text,
-                page: passage.page,
-            },
-        });
-        Self {
-            passages: passages.collect(),
+    /// The citation of a stored turn, with what `release` says may still be shown of its passages; `None` if that is
+    /// nothing.
+    pub fn of_turn(citation: TurnCitation, release: impl Fn(TurnPassage) -> Option<Passage>) -> Option<Self> {
+        let passages: Vec<CitedPassage> = citation
+            .passages
+            .into_iter()
+            .filter_map(|passage| {
+                let number = passage.number;
+                release(passage).map(|passage| CitedPassage { passage, number })
+            })
+            .collect();
+        (!passages.is_empty()).then_some(Self {
+            passages,
             text: citation.text,
             start: citation.start,
             end: citation.end,
-        }
+        })
     }
 
     fn to_turn(&self) -> TurnCitation {
@@ -182,6 +176,13 @@ pub enum GuardrailAction {
     Intervened,
     /// It did not, or there is none.
     None,
+}
+
+impl GuardrailAction {
+    /// How clients read whether one intervened.
+    pub const fn of(intervened: bool) -> Self {
+        if intervened { Self::Intervened } else { Self::None }
+    }
 }
 
 /// Which engine and which model answered, and what it took.
@@ -374,7 +375,17 @@ mod tests {
         let now = Timestamp::from_unix(0);
         let mut turn = Turn::begin(1, "?".to_owned(), EngineName::Verified, "default".to_owned(), now);
         said.record(&mut turn);
-        let back = Citation::of_turn(turn.citations.remove(0), |_| "Handbook".to_owned());
-        assert_eq!(back, cited());
+        let stored = turn.citations.remove(0);
+        let release = |passage: TurnPassage| {
+            Some(Passage {
+                document: passage.document_id,
+                origin: passage.origin,
+                title: "Handbook".to_owned(),
+                text: passage.text,
+                page: passage.page,
+            })
+        };
+        assert_eq!(Citation::of_turn(stored.clone(), release), Some(cited()));
+        assert_eq!(Citation::of_turn(stored, |_| None), None);
     }
 }

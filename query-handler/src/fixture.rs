@@ -12,7 +12,7 @@ use bulkhead_core::time::{Clock, Timestamp};
 use bulkhead_core::turn::{Origin, Turn};
 use lambda_http::request::LambdaRequest;
 use lambda_runtime::{Context, LambdaEvent};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::firewall::{Part, Passage, Released};
 
@@ -53,15 +53,43 @@ pub fn request_within(tenant: &str, body: &str, time: Duration) -> Request {
 
 /// A call of `route` by a reader of `tenant`, with `time` until the function is stopped.
 pub fn request_to(route: &str, tenant: &str, body: &str, time: Duration) -> Request {
-    let event = json!({
+    call("POST", route, json!({}), tenant, json!({"body": body}), time)
+}
+
+/// A call of `route` without a body, by a reader of `acme` who is in `groups`.
+pub fn visit(method: &str, route: &str, session: Option<&str>, query: Value, groups: &str) -> Request {
+    let more = json!({
+        "pathParameters": session.map(|session| json!({"session_id": session})),
+        "multiValueQueryStringParameters": query,
+    });
+    call(
+        method,
+        route,
+        json!({"groups": groups}),
+        "acme",
+        more,
+        Duration::from_secs(10),
+    )
+}
+
+/// A call of `route` without a body, by an operator.
+pub fn operators_visit(method: &str, route: &str, session: Option<&str>) -> Request {
+    let more = json!({"pathParameters": session.map(|session| json!({"session_id": session}))});
+    let time = Duration::from_secs(10);
+    call(method, route, json!({}), "bulkhead-shared", more, time)
+}
+
+/// A call with members of the authorizer's context and of the event that differ from those of most calls.
+fn call(method: &str, route: &str, claims: Value, tenant: &str, more: Value, time: Duration) -> Request {
+    let mut event = json!({
         "resource": route,
         "path": route,
-        "httpMethod": "POST",
+        "httpMethod": method,
         "headers": {"content-type": "application/json"},
         "multiValueHeaders": {"content-type": ["application/json"]},
         "requestContext": {
             "requestId": "r-1",
-            "httpMethod": "POST",
+            "httpMethod": method,
             "resourcePath": route,
             "identity": {},
             "authorizer": {
@@ -72,9 +100,15 @@ pub fn request_to(route: &str, tenant: &str, body: &str, time: Duration) -> Requ
                 "tokenExpiry": "4102444800",
             },
         },
-        "body": body,
         "isBase64Encoded": false,
     });
+    let with = |target: &mut Value, more: Value| {
+        for (name, value) in more.as_object().unwrap() {
+            target[name] = value.clone();
+        }
+    };
+    with(&mut event["requestContext"]["authorizer"], claims);
+    with(&mut event, more);
     let mut context = Context::default();
     context.tenant_id = Some(tenant.to_owned());
     let deadline = SystemTime::now() + time;

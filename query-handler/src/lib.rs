@@ -8,6 +8,7 @@
 //! Not here: who the caller is (`authorizer`), documents and their sidecars (`tenant-admin`).
 
 pub mod answer;
+pub mod chat;
 pub mod config;
 pub mod conversation;
 pub mod engine;
@@ -25,6 +26,7 @@ pub mod prompt;
 mod query;
 pub mod question;
 pub mod quotation;
+mod session;
 pub mod text;
 pub mod upstream;
 mod verified;
@@ -86,7 +88,8 @@ impl State {
 }
 
 impl Handler for State {
-    const STREAMED: &'static [(&'static str, &'static str)] = &[("POST", "/genai/query/stream")];
+    const STREAMED: &'static [(&'static str, &'static str)] =
+        &[("POST", "/genai/query/stream"), ("POST", "/genai/chat")];
 
     async fn handle(&self, request: &Request) -> Result<Response, Error> {
         // Boxed: the SDK's futures are nested too deep for the compiler to lay out in one piece.
@@ -94,6 +97,10 @@ impl Handler for State {
             ("POST", "/genai/query") => in_time(request, Box::pin(self.query(request))).await,
             // A stream has a time of its own, and its first words may take as long as a heartbeat.
             ("POST", "/genai/query/stream") => Box::pin(self.stream_query(request)).await,
+            ("POST", "/genai/chat") => Box::pin(chat::stream(self, request)).await,
+            ("GET", "/sessions") => in_time(request, Box::pin(session::list(self, request))).await,
+            ("GET", "/sessions/{session_id}") => in_time(request, Box::pin(session::get(self, request))).await,
+            ("DELETE", "/sessions/{session_id}") => in_time(request, Box::pin(session::delete(self, request))).await,
             _ => Err(Error::NotFound),
         }
     }

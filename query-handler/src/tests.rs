@@ -1,6 +1,8 @@
 //! The function against canned AWS: what it sends, what it makes of the answers, and that it fails closed.
 
 mod aws;
+mod chat;
+mod session;
 mod stream;
 
 use std::collections::BTreeMap;

@@ -20,7 +20,7 @@ impl Engines {
     pub(crate) async fn verified(&self, ask: &Ask, delivery: Delivery, sink: &mut Sink) -> Result<Outcome, Error> {
         let mut usage = Some(Tokens::default());
         let query = if ask.history.is_empty() {
-            ask.question.clone()
+            in_short(&ask.question)
         } else {
             let prompt = prompt::rewrite(&ask.history, &ask.question)?;
             let speech = self.models.converse(&ask.model, &prompt, ask.deadline).await?;
@@ -30,7 +30,9 @@ impl Engines {
                 sink.release(Piece::Guardrail(BLOCKED.to_owned())).await?;
                 return Ok(Outcome { tokens: usage });
             }
-            self_contained(&speech.text).unwrap_or_else(|| ask.question.clone())
+            Some(in_short(&speech.text))
+                .filter(|query| !query.is_empty())
+                .unwrap_or_else(|| in_short(&ask.question))
         };
         let passages = self.checked_passages(ask, &query).await?;
         if passages.is_empty() {
@@ -109,13 +111,11 @@ fn sum(usage: Option<Tokens>, end: SpeechEnd) -> Option<Tokens> {
     Some(usage?.plus(end.tokens?))
 }
 
-/// The query that a model wrote, if it wrote one: on one line, and no longer than a question may be.
-fn self_contained(said: &str) -> Option<String> {
-    let mut query = text::normalise(said);
-    while units(&query) > MAX_QUESTION {
-        query.pop();
-    }
-    (!query.trim().is_empty()).then_some(query)
+/// What is searched for to answer what was `said`, by a model or in a chat: as much of it as a search takes, on one line.
+fn in_short(said: &str) -> String {
+    text::beginning(&text::normalise(said), MAX_QUESTION)
+        .trim_end()
+        .to_owned()
 }
 
 /// Makes pieces of a model's words: the text, and behind each marker what the part before it rests on.
@@ -276,10 +276,10 @@ mod tests {
     }
 
     #[test]
-    fn a_written_query_is_a_question() {
-        assert_eq!(self_contained(" How\nthick?\u{202e} ").as_deref(), Some("How thick?"));
-        assert_eq!(self_contained(" \n "), None);
-        assert_eq!(units(&self_contained(&"\u{1f6a2}".repeat(600)).unwrap()), 1000);
+    fn a_search_is_one_line_and_no_longer_than_a_question() {
+        assert_eq!(in_short(" How\nthick?\u{202e} "), "How thick?");
+        assert_eq!(in_short(" \n "), "");
+        assert_eq!(units(&in_short(&"\u{1f6a2}".repeat(600))), 1000);
     }
 
     proptest! {

@@ -202,8 +202,15 @@ impl Aws {
                 let Some(item) = items.get_mut(&key(&request["Key"])) else {
                     return Err(());
                 };
+                let before = item.clone();
                 let values = &request["ExpressionAttributeValues"];
                 let update = request["UpdateExpression"].as_str().unwrap();
+                if update.contains("expires_at = :time") {
+                    item["expires_at"] = values[":time"].clone();
+                }
+                if request["ReturnValues"] == "ALL_OLD" {
+                    return Ok(json!({"Attributes": before}));
+                }
                 if update.contains("ADD turns :one") {
                     let turns: u64 = item["turns"]["N"].as_str().unwrap_or("0").parse().unwrap();
                     item["turns"] = json!({"N": (turns + 1).to_string()});
@@ -230,6 +237,10 @@ impl Aws {
                 keys.sort();
                 if request["ScanIndexForward"] == json!(false) {
                     keys.reverse();
+                }
+                if let Some(start) = request.get("ExclusiveStartKey") {
+                    let start = keys.iter().position(|known| *known == key(start)).unwrap();
+                    keys.drain(..=start);
                 }
                 let limit = request["Limit"]
                     .as_u64()

@@ -16,13 +16,13 @@ const QUESTION: &str = r#"{"user_query": "How many compartments does the hull ha
 
 /// An event as a reader takes it.
 #[derive(Clone, Debug, PartialEq)]
-struct Event {
-    name: String,
-    data: Value,
+pub(super) struct Event {
+    pub(super) name: String,
+    pub(super) data: Value,
 }
 
 /// Reads a stream as the standard says, and that events are numbered and each is one line of JSON.
-fn events(bytes: &[u8]) -> Vec<Event> {
+pub(super) fn events(bytes: &[u8]) -> Vec<Event> {
     let text = std::str::from_utf8(bytes).unwrap();
     assert!(!text.contains('\r'), "{text:?}");
     let mut events = Vec::new();
@@ -43,12 +43,12 @@ fn events(bytes: &[u8]) -> Vec<Event> {
     events
 }
 
-fn names(events: &[Event]) -> Vec<&str> {
+pub(super) fn names(events: &[Event]) -> Vec<&str> {
     events.iter().map(|event| event.name.as_str()).collect()
 }
 
 /// What a reader has in hand at the end.
-fn text(events: &[Event]) -> String {
+pub(super) fn text(events: &[Event]) -> String {
     let mut text = String::new();
     for event in events {
         match (event.name.as_str(), event.data["text"].as_str()) {
@@ -70,7 +70,12 @@ fn end(events: &[Event]) -> &Event {
 
 /// The answer to a question that streams: its bytes, or the problem.
 async fn listen_to(state: &State, body: &str) -> Result<Vec<u8>, Error> {
-    let request = fixture::request_to(STREAM, "acme", body, Duration::from_secs(150));
+    listen_at(state, STREAM, body).await
+}
+
+/// The answer of a route that streams: its bytes, or the problem.
+pub(super) async fn listen_at(state: &State, route: &str, body: &str) -> Result<Vec<u8>, Error> {
+    let request = fixture::request_to(route, "acme", body, Duration::from_secs(150));
     let response = state.handle(&request).await?;
     assert_eq!(response.status().as_u16(), 200);
     assert_eq!(response.headers()["content-type"], "text/event-stream; charset=utf-8");
