@@ -2,6 +2,10 @@
 //!
 //! A limit exceeded and a malformed value are 400; what is well formed but not accepted is 422.
 
+use std::collections::BTreeMap;
+use std::fmt;
+
+use bulkhead_core::attribute::{AttributeName, AttributeValue};
 use bulkhead_core::document::{Audience, Document, MediaType, SIDECAR_SUFFIX};
 use bulkhead_core::error::Error;
 use bulkhead_core::profile::Profile;
@@ -30,6 +34,37 @@ pub(crate) struct DeclareDocument {
     title: Option<String>,
     #[serde(default)]
     audience: Option<String>,
+    #[serde(default)]
+    attributes: Option<GivenAttributes>,
+}
+
+/// Attributes as a client gives them: an object in which each name stands once.
+#[derive(Debug, Default)]
+struct GivenAttributes(BTreeMap<String, AttributeValue>);
+
+impl<'de> Deserialize<'de> for GivenAttributes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = GivenAttributes;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of attributes")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<GivenAttributes, A::Error> {
+                let mut given = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    // A map would keep the last of two, and which of them counts would be a guess.
+                    if given.insert(name, value).is_some() {
+                        return Err(serde::de::Error::custom("an attribute stands there twice"));
+                    }
+                }
+                Ok(GivenAttributes(given))
+            }
+        }
+        deserializer.deserialize_map(Visitor)
+    }
 }
 
 /// A declaration that follows the rules. Two requests are the same if their declarations are.
@@ -41,10 +76,11 @@ pub(crate) struct Declared {
     sha256: String,
     title: Option<String>,
     audience: Audience,
+    attributes: BTreeMap<AttributeName, AttributeValue>,
 }
 
 impl DeclareDocument {
-    /// Applies the rules; `profile` says which groups a document may be for.
+    /// Applies the rules; `profile` says which groups a document may be for and which attributes it may have.
     ///
     /// # Errors
     /// [`Error::Invalid`] or [`Error::Unprocessable`], with the member.
@@ -79,6 +115,7 @@ impl DeclareDocument {
                 .ok_or_else(|| {
                     Error::unprocessable_at("/audience", "`*` or a group that the tenant's profile declares.")
                 })?,
+            attributes: parse_attributes(self.attributes.unwrap_or_default(), profile)?,
         })
     }
 }
@@ -89,6 +126,7 @@ impl Declared {
         Document {
             title: self.title,
             audience: self.audience,
+            attributes: self.attributes,
             ..Document::declare(self.name, self.media_type, self.size, self.sha256, now)
         }
     }
@@ -143,6 +181,28 @@ fn parse_audience(text: &str, profile: &Profile) -> Option<Audience> {
     })
 }
 
+fn parse_attributes(
+    given: GivenAttributes,
+    profile: &Profile,
+) -> Result<BTreeMap<AttributeName, AttributeValue>, Error> {
+    let mut attributes = BTreeMap::new();
+    for (name, value) in given.0 {
+        let refuse = |detail: &'static str| {
+            let pointer = format!("/attributes/{}", name.replace('~', "~0").replace('/', "~1"));
+            Err(Error::unprocessable_at(pointer, detail))
+        };
+        let declared = AttributeName::parse(&name).and_then(|name| Some((profile.attribute(&name)?, name)));
+        match declared {
+            None => return refuse("The tenant's profile declares no such attribute."),
+            Some((kind, _)) if kind != value.kind() => {
+                return refuse("The tenant's profile declares another kind of value.");
+            }
+            Some((_, name)) => attributes.insert(name, value),
+        };
+    }
+    Ok(attributes)
+}
+
 /// An `Idempotency-Key`: 1 to 255 visible ASCII characters.
 ///
 /// # Errors
@@ -155,6 +215,7 @@ pub(crate) fn parse_key(text: &str) -> Result<&str, Error> {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_core::attribute::{Attribute, AttributeKind};
     use bulkhead_core::error::Code;
     use bulkhead_core::tenant::{Group, TenantId};
 
@@ -172,7 +233,18 @@ mod tests {
         members.retain(|_, value| value != "absent");
         let body: DeclareDocument = serde_json::from_value(body).map_err(|_| Code::InvalidRequest)?;
         let groups = vec![Group::parse("hr").unwrap()];
-        let profile = Profile::new(TenantId::parse("acme").unwrap(), groups, Timestamp::from_unix(0));
+        let attribute = |name, kind| Attribute {
+            name: AttributeName::parse(name).unwrap(),
+            kind,
+        };
+        let profile = Profile {
+            attributes: vec![
+                attribute("season", AttributeKind::Number),
+                attribute("studio", AttributeKind::String),
+                attribute("draft", AttributeKind::Boolean),
+            ],
+            ..Profile::new(TenantId::parse("acme").unwrap(), groups, Timestamp::from_unix(0))
+        };
         body.parse(&profile).map_err(|error| error.code())
     }
 
@@ -273,6 +345,55 @@ mod tests {
         check("tenant", "acme-2", BAD);
         check("tenantId", "acme-2", BAD);
         check("document_id", "01JZZZZZZZZZZZZZZZZZZZZZZZ", BAD);
+    }
+
+    #[test]
+    fn attributes_are_those_that_the_profile_declares() {
+        use serde_json::{Value, json};
+
+        let attributes = |value: Value, expected| check("attributes", value, expected);
+        attributes(json!({}), Ok(()));
+        attributes(json!({"season": 2, "studio": "North", "draft": false}), Ok(()));
+        attributes(json!({"season": -2.5}), Ok(()));
+        for unacceptable in [
+            json!({"year": 2}),
+            json!({"season": "2"}),
+            json!({"studio": 2}),
+            json!({"draft": "false"}),
+            json!({"tenantId": "acme-2"}),
+            json!({"audience": "*"}),
+            json!({"title": "Another"}),
+            json!({"": 1}),
+        ] {
+            attributes(unacceptable, UNACCEPTABLE);
+        }
+        for bad in [
+            json!([]),
+            json!("season"),
+            json!({"season": null}),
+            json!({"season": [2]}),
+            json!({"season": {"value": 2}}),
+            json!({"season": 1e300}),
+            json!({"studio": ""}),
+            json!({"studio": "x".repeat(101)}),
+            json!({"studio": "a\nb"}),
+        ] {
+            attributes(bad, BAD);
+        }
+        assert_eq!(parse(json!({"attributes": null})), parse(json!({})));
+        let twice =
+            r#"{"name":"a","media_type":"text/plain","size":1,"sha256":"","attributes":{"season":1,"season":2}}"#;
+        assert!(serde_json::from_str::<DeclareDocument>(twice).is_err());
+    }
+
+    #[test]
+    fn a_refused_attribute_is_named() {
+        let body = r#"{"name":"a","media_type":"text/plain","size":1,"sha256":"SHA","attributes":{"a/~b":1}}"#;
+        let body: DeclareDocument = serde_json::from_str(&body.replace("SHA", &"0".repeat(64))).unwrap();
+        match body.parse(&Profile::shared()) {
+            Err(Error::Unprocessable { violations, .. }) => assert_eq!(violations[0].pointer, "/attributes/a~1~0b"),
+            other => panic!("{other:?}"),
+        }
     }
 
     #[test]

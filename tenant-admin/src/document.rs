@@ -23,6 +23,7 @@ use http::StatusCode;
 use serde::Serialize;
 
 use crate::declaration::{DeclareDocument, parse_key};
+use crate::sidecar::Sidecar;
 use crate::{State, Visit, ingestion};
 
 /// How often a change is tried that others get in the way of.
@@ -44,6 +45,8 @@ pub(crate) async fn declare(state: &State, request: &Request) -> Result<Response
     let declared = request.json::<DeclareDocument>()?.parse(&profile)?;
     let canonical = serde_json::to_vec(&declared).map_err(Error::internal)?;
     let document = declared.into_document(state.clock.now());
+    // What would not fit beside the content is refused before there is any.
+    Sidecar::new(&visit.context, &document)?;
     let declaration = visit
         .store
         .declare(document, key.map(|key| (key, canonical.as_slice())))

@@ -1,9 +1,12 @@
 //! The metadata file beside a document: what retrieval filters on, first of all whose the document is.
 //!
-//! It is built in one place from the caller's context, and nothing that a client sent can become one of its keys. Bedrock
-//! reads it in its typed form, in which values are scalars
+//! It is built in one place from the caller's context. Of what a client sent only the names of declared attributes become
+//! keys, and their grammar has none of ours. Bedrock reads it in its typed form, in which values are scalars
 //! (<https://docs.aws.amazon.com/bedrock/latest/userguide/s3-data-source-connector.html>).
 
+use std::collections::BTreeMap;
+
+use bulkhead_core::attribute::{AttributeValue, Number};
 use bulkhead_core::document::Document;
 use bulkhead_core::error::Error;
 use bulkhead_core::tenant::TenantContext;
@@ -30,6 +33,8 @@ struct Attributes<'a> {
     audience: Attribute<'a>,
     document_id: Attribute<'a>,
     title: Attribute<'a>,
+    #[serde(flatten)]
+    declared: BTreeMap<&'a str, Attribute<'a>>,
 }
 
 #[derive(Serialize)]
@@ -40,20 +45,31 @@ struct Attribute<'a> {
     include_for_embedding: bool,
 }
 
+/// A scalar with its type. Never a list: `equals` on a list would be another question than on its one value.
 #[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Value<'a> {
-    r#type: &'static str,
-    string_value: &'a str,
+#[serde(tag = "type", rename_all = "UPPERCASE", rename_all_fields = "camelCase")]
+enum Value<'a> {
+    String { string_value: &'a str },
+    Number { number_value: Number },
+    Boolean { boolean_value: bool },
 }
 
 impl<'a> Attribute<'a> {
     fn string(text: &'a str) -> Self {
+        Self::scalar(Value::String { string_value: text })
+    }
+
+    fn declared(value: &'a AttributeValue) -> Self {
+        Self::scalar(match value {
+            AttributeValue::String(text) => Value::String { string_value: text },
+            AttributeValue::Number(number) => Value::Number { number_value: *number },
+            AttributeValue::Boolean(flag) => Value::Boolean { boolean_value: *flag },
+        })
+    }
+
+    const fn scalar(value: Value<'a>) -> Self {
         Self {
-            value: Value {
-                r#type: "STRING",
-                string_value: text,
-            },
+            value,
             include_for_embedding: false,
         }
     }
@@ -64,22 +80,35 @@ impl Sidecar {
     /// long for a sidecar is cut.
     ///
     /// # Errors
-    /// [`Error::Internal`] if it can't be written as JSON.
+    /// [`Error::Unprocessable`] if the attributes leave no room for a title at all, [`Error::Internal`] if it can't be
+    /// written as JSON.
     pub(crate) fn new(context: &TenantContext, document: &Document) -> Result<Self, Error> {
         let write = |title: &str| {
+            let declared = document
+                .attributes
+                .iter()
+                .map(|(name, value)| (name.as_str(), Attribute::declared(value)));
             serde_json::to_vec(&Shape {
                 attributes: Attributes {
                     tenant_id: Attribute::string(context.tenant().as_str()),
                     audience: Attribute::string(document.audience.as_str()),
                     document_id: Attribute::string(document.document_id.as_str()),
                     title: Attribute::string(title),
+                    declared: declared.collect(),
                 },
             })
             .map_err(Error::internal)
         };
         let room = MAX_SIDECAR.saturating_sub(write("")?.len());
         let title = document.title.as_deref().unwrap_or(&document.name);
-        Ok(Self(write(&cut(title, room))?))
+        let bytes = write(&cut(title, room))?;
+        if bytes.len() > MAX_SIDECAR {
+            return Err(Error::unprocessable_at(
+                "/attributes",
+                "With what is kept of every document they take more than 1,024 bytes.",
+            ));
+        }
+        Ok(Self(bytes))
     }
 
     /// The bytes.
@@ -115,7 +144,9 @@ fn cut(text: &str, room: usize) -> String {
 
 #[cfg(test)]
 mod tests {
+    use bulkhead_core::attribute::AttributeName;
     use bulkhead_core::document::{Audience, DocumentId, MediaType};
+    use bulkhead_core::error::Code;
     use bulkhead_core::tenant::{Group, UnverifiedCaller, UserId};
     use bulkhead_core::time::{Clock, Timestamp};
     use proptest::prelude::*;
@@ -151,9 +182,21 @@ mod tests {
         }
     }
 
+    fn attributes(values: &[(&str, AttributeValue)]) -> BTreeMap<AttributeName, AttributeValue> {
+        values
+            .iter()
+            .map(|(name, value)| (AttributeName::parse(name).unwrap(), value.clone()))
+            .collect()
+    }
+
     #[test]
     fn a_sidecar_is_bedrocks_typed_form() {
-        let document = document("handbook.pdf", Some("Handbook"), Audience::Everyone);
+        let mut document = document("handbook.pdf", Some("Handbook"), Audience::Everyone);
+        document.attributes = attributes(&[
+            ("season", AttributeValue::number(2.0).unwrap()),
+            ("draft", AttributeValue::Boolean(false)),
+            ("studio", AttributeValue::text("North").unwrap()),
+        ]);
         let sidecar = Sidecar::new(&context("acme"), &document).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&sidecar.into_bytes()).unwrap();
         insta::assert_json_snapshot!(json, @r#"
@@ -170,6 +213,27 @@ mod tests {
               "includeForEmbedding": false,
               "value": {
                 "stringValue": "01JZZZZZZZZZZZZZZZZZZZZZZZ",
+                "type": "STRING"
+              }
+            },
+            "draft": {
+              "includeForEmbedding": false,
+              "value": {
+                "booleanValue": false,
+                "type": "BOOLEAN"
+              }
+            },
+            "season": {
+              "includeForEmbedding": false,
+              "value": {
+                "numberValue": 2,
+                "type": "NUMBER"
+              }
+            },
+            "studio": {
+              "includeForEmbedding": false,
+              "value": {
+                "stringValue": "North",
                 "type": "STRING"
               }
             },
@@ -199,15 +263,25 @@ mod tests {
             name in "\\PC{1,255}",
             title in proptest::option::of("(?s).{1,255}"),
             group in proptest::option::of("[a-z0-9]{1,15}-[a-z0-9]{1,16}"),
+            declared in proptest::collection::btree_map("[a-z_A-Z]{1,32}", "\\PC{1,100}", 0..5),
         ) {
             prop_assume!(!tenant.starts_with("bulkhead"));
+            let declared: BTreeMap<AttributeName, AttributeValue> = declared
+                .iter()
+                .filter_map(|(name, text)| Some((AttributeName::parse(name)?, AttributeValue::text(text).ok()?)))
+                .collect();
             let audience = group.and_then(|group| Group::parse(&group)).map_or(Audience::Everyone, Audience::Group);
-            let document = document(&name, title.as_deref(), audience.clone());
-            let bytes = Sidecar::new(&context(&tenant), &document).unwrap().into_bytes();
+            let mut document = document(&name, title.as_deref(), audience.clone());
+            document.attributes = declared.clone();
+            let Ok(sidecar) = Sidecar::new(&context(&tenant), &document) else {
+                prop_assert!(declared.len() > 1);
+                return Ok(());
+            };
+            let bytes = sidecar.into_bytes();
             prop_assert!(bytes.len() <= MAX_SIDECAR);
             let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             let attributes = json["metadataAttributes"].as_object().unwrap();
-            prop_assert_eq!(attributes.len(), 4);
+            prop_assert_eq!(attributes.len(), 4 + declared.len());
             let value = |name: &str| attributes[name]["value"]["stringValue"].as_str().unwrap();
             prop_assert_eq!(value("tenantId"), tenant);
             prop_assert_eq!(value("audience"), audience.as_str());
@@ -215,6 +289,33 @@ mod tests {
             let shown = value("title");
             prop_assert!(shown == wanted || wanted.starts_with(shown.strip_suffix('…').unwrap()));
         }
+    }
+
+    #[test]
+    fn attributes_that_leave_no_room_are_refused() {
+        let mut document = document("a", None, Audience::Everyone);
+        let names: Vec<String> = (0..10).map(|n| format!("a{n}")).collect();
+        let code = |document: &Document| {
+            Sidecar::new(&context("acme"), document)
+                .map(|sidecar| sidecar.into_bytes().len())
+                .map_err(|error| error.code())
+        };
+        let text = AttributeValue::text(&"x".repeat(100)).unwrap();
+        let values = |count: usize| -> Vec<(&str, AttributeValue)> {
+            names
+                .iter()
+                .take(count)
+                .map(|name| (name.as_str(), text.clone()))
+                .collect()
+        };
+        document.attributes = attributes(&values(3));
+        assert!(code(&document).is_ok());
+        document.attributes = attributes(&values(4));
+        assert_eq!(code(&document), Err(Code::Unprocessable));
+        // To the byte: the name takes what is left.
+        document.attributes = attributes(&values(3));
+        document.name = "n".repeat(255);
+        assert_eq!(code(&document), Ok(MAX_SIDECAR));
     }
 
     #[test]
