@@ -10,8 +10,8 @@ use data_encoding::HEXLOWER;
 use http::StatusCode;
 use sha2::{Digest as _, Sha256};
 
-use crate::State;
 use crate::declaration::MAX_CONTENT;
+use crate::{Readable, State};
 
 /// `PUT /documents/{document_id}/content`. It may be repeated until the document is completed.
 pub(crate) async fn put(state: &State, request: &Request) -> Result<Response, Error> {
@@ -52,27 +52,36 @@ fn check(document: &Document, content_type: Option<&str>, content: &[u8]) -> Res
 /// `GET /documents/{document_id}/content`.
 pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Error> {
     let visit = state.admit(request, Role::Reader)?;
-    let (profile, document) = visit.document(request).await?;
-    if !may_read(&document, &profile, &visit.context) {
-        return Err(Error::NotFound);
-    }
-    let link = visit.objects.link(&document, &disposition(&document.name)).await?;
+    let link = match visit.readable(request).await? {
+        (profile, Readable::Own(document)) => {
+            if !may_read(&document, &profile, &visit.context) {
+                return Err(Error::NotFound);
+            }
+            visit.objects.link(&document, &disposition(&document.name)).await?
+        }
+        // For everyone, and there: else it would not be readable.
+        (_, Readable::Shared { document, content }) => content.link(&document, &disposition(&document.name)).await?,
+    };
     Response::redirect(&link)
 }
 
 /// Whether the caller is among the document's audience and its object is there. The rule is one for all: an admin of the
 /// tenant who is not in the group reads no more of it than anybody else.
 fn may_read(document: &Document, profile: &Profile, context: &TenantContext) -> bool {
-    let is_there = match document.status {
-        DocumentStatus::Processing | DocumentStatus::Indexed => true,
-        DocumentStatus::AwaitingUpload | DocumentStatus::Failed | DocumentStatus::Deleting => false,
-    };
     let is_audience = match &document.audience {
         Audience::Everyone => true,
         // A group counts only while the profile declares it, whatever a token says.
         Audience::Group(group) => profile.groups.contains(group) && context.groups().contains(group),
     };
-    is_there && is_audience
+    is_there(document) && is_audience
+}
+
+/// Whether the document's object is in the data source and is to stay there.
+pub(crate) fn is_there(document: &Document) -> bool {
+    match document.status {
+        DocumentStatus::Processing | DocumentStatus::Indexed => true,
+        DocumentStatus::AwaitingUpload | DocumentStatus::Failed | DocumentStatus::Deleting => false,
+    }
 }
 
 /// A `Content-Disposition` that makes a browser save the content under its name and never show it: uploads are not to be

@@ -20,22 +20,24 @@ use std::time::Duration;
 use aws_config::SdkConfig;
 use bulkhead_core::document::{Document, DocumentId};
 use bulkhead_core::error::Error;
+use bulkhead_core::plan::Plans;
 use bulkhead_core::profile::{Profile, ProfileCache};
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::service::Handler;
-use bulkhead_core::store::{IngestionLease, Registry, Table, TenantStore};
+use bulkhead_core::store::{IngestionLease, Registry, SharedCorpus, Table, TenantStore};
 use bulkhead_core::tenant::{Role, TenantContext};
 use bulkhead_core::time::Clock;
 
 use self::config::Config;
 use self::ingestion::KnowledgeBase;
-use self::object::{Bucket, Objects};
+use self::object::{Bucket, Objects, SharedObjects};
 
 /// What the handlers share for the life of the environment, which serves one tenant.
 pub struct State {
     clock: Clock,
     profiles: ProfileCache,
+    plans: Plans,
     table: Table,
     bucket: Bucket,
     lease: IngestionLease,
@@ -49,6 +51,7 @@ impl State {
         let table = Table::new(aws, &config.table_name);
         Self {
             profiles: ProfileCache::new(Registry::new(&table), config.status_max_age, clock.clone()),
+            plans: config.plans.clone(),
             bucket: Bucket::new(aws, &config.bucket_name),
             lease: IngestionLease::new(&table, &clock),
             knowledge_base: KnowledgeBase::new(aws, config),
@@ -103,23 +106,61 @@ pub(crate) struct Visit<'a> {
     objects: Objects<'a>,
 }
 
-impl Visit<'_> {
+impl<'a> Visit<'a> {
     /// The tenant's profile, if it is active.
     async fn profile(&self) -> Result<Profile, Error> {
         self.state.profiles.active(&self.context).await
     }
 
-    /// The document that the path names, and the tenant's profile if it is active. One is read beside the other.
+    /// The document that the path names, and the tenant's profile if it is active.
     async fn document(&self, request: &Request) -> Result<(Profile, Document), Error> {
-        let id = DocumentId::parse(request.path_parameter("document_id")?);
+        let (profile, document) = self.record(named(request)?.as_ref()).await?;
+        Ok((profile, document.ok_or(Error::NotFound)?))
+    }
+
+    /// As [`Visit::document`], but where the tenant's plan says so the path may also name a document that the vendor shares
+    /// and that answers may cite.
+    async fn readable(&self, request: &Request) -> Result<(Profile, Readable<'a>), Error> {
+        let id = named(request)?;
+        let (profile, document) = self.record(id.as_ref()).await?;
+        if let Some(document) = document {
+            return Ok((profile, Readable::Own(document)));
+        }
+        let plan = self.state.plans.of(&profile)?;
+        let (Some(corpus), Some(id)) = (SharedCorpus::new(&self.state.table, &self.context, plan), id) else {
+            return Err(Error::NotFound);
+        };
+        let document = corpus.document(&id).await?.filter(content::is_there);
+        let document = document.ok_or(Error::NotFound)?;
+        let content = self.state.bucket.shared(corpus);
+        Ok((profile, Readable::Shared { document, content }))
+    }
+
+    /// The tenant's own record of a document, and its profile if it is active. One is read beside the other.
+    async fn record(&self, id: Option<&DocumentId>) -> Result<(Profile, Option<Document>), Error> {
         let record = async {
-            match &id {
+            match id {
                 Some(id) => self.store.document(id).await,
                 // What can't be an id names nothing, but a suspended tenant learns no more of that than of another.
                 None => Ok(None),
             }
         };
-        let (profile, document) = tokio::try_join!(self.profile(), record)?;
-        Ok((profile, document.ok_or(Error::NotFound)?))
+        tokio::try_join!(self.profile(), record)
     }
+}
+
+/// A document that a tenant may read about.
+enum Readable<'a> {
+    /// Its own, in any state.
+    Own(Document),
+    /// The vendor's, which it can only read.
+    Shared {
+        document: Document,
+        content: SharedObjects<'a>,
+    },
+}
+
+/// The id in the path; `None` for what can't be one.
+fn named(request: &Request) -> Result<Option<DocumentId>, Error> {
+    Ok(DocumentId::parse(request.path_parameter("document_id")?))
 }

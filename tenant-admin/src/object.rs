@@ -1,6 +1,6 @@
 //! The tenant's objects in the bucket: the one place that calls S3.
 //!
-//! Keys are derived from the context's tenant and the document's id, never from a name. What arrives stands under `u/`,
+//! Keys are derived from the context's tenant (or the shared owner, to read) and the document's id, never from a name. What arrives stands under `u/`,
 //! which the knowledge base does not read; documents and their sidecars stand under `t/`, which it does.
 
 use std::time::Duration;
@@ -15,6 +15,7 @@ use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
 use bulkhead_core::document::{Document, ObjectKey};
 use bulkhead_core::error::Error;
+use bulkhead_core::store::SharedCorpus;
 use bulkhead_core::tenant::{TenantContext, TenantId};
 use data_encoding::{BASE64, HEXLOWER};
 use sha2::{Digest as _, Sha256};
@@ -53,6 +54,28 @@ impl Bucket {
             tenant: context.tenant().clone(),
         }
     }
+
+    /// The objects of the documents that the vendor shares, for who may read those.
+    pub(crate) fn shared(&self, _proof: SharedCorpus) -> SharedObjects<'_> {
+        SharedObjects { bucket: self }
+    }
+
+    /// A link to an object that lasts five minutes.
+    async fn link(&self, key: &ObjectKey, document: &Document, disposition: &str) -> Result<String, Error> {
+        let lifetime = PresigningConfig::expires_in(LINK_LIFETIME).map_err(Error::internal)?;
+        let link = self
+            .client
+            .get_object()
+            .bucket(&self.name)
+            .key(key.as_str())
+            .response_content_disposition(disposition)
+            .response_content_type(document.media_type.as_str())
+            .response_cache_control("private, no-store")
+            .presigned(lifetime)
+            .await
+            .map_err(failed)?;
+        Ok(link.uri().to_owned())
+    }
 }
 
 /// The objects of one tenant.
@@ -60,6 +83,23 @@ impl Bucket {
 pub(crate) struct Objects<'a> {
     bucket: &'a Bucket,
     tenant: TenantId,
+}
+
+/// The objects of the documents that the vendor shares. They can only be read.
+#[derive(Debug)]
+pub(crate) struct SharedObjects<'a> {
+    bucket: &'a Bucket,
+}
+
+impl SharedObjects<'_> {
+    /// As [`Objects::link`].
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it can't be signed.
+    pub(crate) async fn link(&self, document: &Document, disposition: &str) -> Result<String, Error> {
+        let key = document.key(&TenantId::shared());
+        self.bucket.link(&key, document, disposition).await
+    }
 }
 
 /// What has arrived as a document's content.
@@ -215,20 +255,9 @@ impl Objects<'_> {
     /// # Errors
     /// [`Error::Internal`] if it can't be signed.
     pub(crate) async fn link(&self, document: &Document, disposition: &str) -> Result<String, Error> {
-        let lifetime = PresigningConfig::expires_in(LINK_LIFETIME).map_err(Error::internal)?;
-        let link = self
-            .bucket
-            .client
-            .get_object()
-            .bucket(&self.bucket.name)
-            .key(document.key(&self.tenant).as_str())
-            .response_content_disposition(disposition)
-            .response_content_type(document.media_type.as_str())
-            .response_cache_control("private, no-store")
-            .presigned(lifetime)
+        self.bucket
+            .link(&document.key(&self.tenant), document, disposition)
             .await
-            .map_err(failed)?;
-        Ok(link.uri().to_owned())
     }
 
     async fn put(&self, key: &ObjectKey, body: Vec<u8>, media_type: &str) -> Result<(), Error> {

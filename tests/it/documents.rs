@@ -353,6 +353,79 @@ async fn an_audience_is_for_its_group_only() {
 }
 
 #[tokio::test]
+async fn attributes_are_what_the_profile_declares_and_stand_in_the_sidecar() {
+    let fixture = Fixture::shared();
+    let declared = json!([
+        {"name": "season", "kind": "number"},
+        {"name": "studio", "kind": "string"},
+        {"name": "draft", "kind": "boolean"},
+        {"name": "note", "kind": "string"},
+        {"name": "remark", "kind": "string"},
+        {"name": "source", "kind": "string"},
+    ]);
+    let tenant = fixture.tenant_with("attributes", json!({"attributes": declared})).await;
+    let content = b"The second season was shot in winter.";
+    let with = |attributes: Value| {
+        let mut body = declaration("season.txt", content);
+        body["attributes"] = attributes;
+        body
+    };
+    let attributes = json!({"season": 2, "studio": "Größe", "draft": false});
+    let document = declare(&tenant, &with(attributes.clone())).await;
+    assert_eq!(document.status.as_u16(), 201, "{}", document.text());
+    let id = id_of(&document.json());
+    assert_eq!(document.json()["attributes"], attributes);
+    put(&tenant, &id, "text/plain", content).await;
+    complete(&tenant, &id).await;
+    let settled = tenant.settled(&id).await;
+    assert_eq!(
+        (&settled["status"], &settled["attributes"]),
+        (&json!("indexed"), &attributes)
+    );
+    let bucket = &fixture.stack.template().buckets[0].name;
+    let store = fixture.stack.front_door().s3();
+    let sidecar = bulkhead_local::object::ObjectStore::get(
+        store.as_ref(),
+        bucket,
+        &format!("t/{}/{id}.txt.metadata.json", tenant.id),
+    );
+    let sidecar: Value = serde_json::from_slice(&sidecar.unwrap().unwrap().bytes).unwrap();
+    let scalar = |value: Value| json!({"value": value, "includeForEmbedding": false});
+    for (name, value) in [
+        ("season", json!({"type": "NUMBER", "numberValue": 2})),
+        ("studio", json!({"type": "STRING", "stringValue": "Größe"})),
+        ("draft", json!({"type": "BOOLEAN", "booleanValue": false})),
+        ("tenantId", json!({"type": "STRING", "stringValue": tenant.id})),
+        ("audience", json!({"type": "STRING", "stringValue": "*"})),
+    ] {
+        assert_eq!(sidecar["metadataAttributes"][name], scalar(value), "{name}");
+    }
+
+    let long = "x".repeat(100);
+    for (attributes, status) in [
+        (json!({"year": 2}), 422),
+        (json!({"tenantId": "other"}), 422),
+        (json!({"season": "2"}), 422),
+        (json!({"season": null}), 400),
+        (json!({"season": [2]}), 400),
+        (json!({"studio": "x".repeat(101)}), 400),
+        (json!({"studio": long, "note": long, "remark": long}), 201),
+        (
+            json!({"studio": long, "note": long, "remark": long, "source": long}),
+            422,
+        ),
+        (json!({}), 201),
+        (json!(null), 201),
+    ] {
+        let answer = declare(&tenant, &with(attributes.clone())).await;
+        assert_eq!(answer.status.as_u16(), status, "{attributes}: {}", answer.text());
+    }
+    // Another tenant declares its own.
+    let other = fixture.tenant("attributes").await;
+    assert_eq!(declare(&other, &with(attributes)).await.status.as_u16(), 422);
+}
+
+#[tokio::test]
 async fn a_truncated_pdf_fails_and_nothing_else_suffers() {
     let tenant = Fixture::shared().tenant("half").await;
     let whole = std::fs::read(integration_tests::repository::root().join("local/samples/episodes.pdf")).unwrap();

@@ -14,4 +14,5 @@ mod questions;
 mod restart;
 mod suspension;
 mod template;
+mod tenants;
 mod workspace;

@@ -166,6 +166,20 @@ impl Fixture {
         }
     }
 
+    /// A new tenant with a random id, and with what `members` of the request say: its plan, groups, attributes.
+    pub async fn tenant_with(self: &Arc<Self>, prefix: &str, members: Value) -> Tenant {
+        let mut body = json!({"tenant": random_name(prefix)});
+        for (member, value) in members.as_object().into_iter().flatten() {
+            body[member] = value.clone();
+        }
+        let call = Call::new(Method::POST, "/tenants").token(self.operator()).json(&body);
+        let created = self.expect(201, &call).await.json();
+        Tenant {
+            fixture: Arc::clone(self),
+            id: created["tenant"].as_str().unwrap_or_default().to_owned(),
+        }
+    }
+
     /// Runs a full sync to its end, as soon as the lease is free; gives its id.
     ///
     /// # Panics
