@@ -139,7 +139,7 @@ impl Request {
         &self.body
     }
 
-    /// The body as JSON of shape `T`. Members are checked strictly by `T` (`deny_unknown_fields`); serde refuses duplicates.
+    /// The body as a JSON object of shape `T`. Members are checked strictly by `T` (`deny_unknown_fields`); serde refuses duplicates.
     ///
     /// # Errors
     /// [`Error::PayloadTooLarge`], [`Error::UnsupportedMediaType`] if it says to be something else,
@@ -153,6 +153,11 @@ impl Request {
             if !essence.eq_ignore_ascii_case("application/json") {
                 return Err(Error::UnsupportedMediaType);
             }
+        }
+        // serde would take a list of values for an object, in the order of the members.
+        let begins = self.body.iter().find(|byte| !b" \t\r\n".contains(byte));
+        if begins.is_some_and(|byte| *byte != b'{') {
+            return Err(Error::invalid_at("", "A JSON object."));
         }
         let mut deserializer = serde_json::Deserializer::from_slice(&self.body);
         let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
@@ -239,6 +244,34 @@ mod tests {
             assert!(request(twice).header("Idempotency-Key").is_err(), "{name}");
         }
         assert_eq!(request(Value::Null).header("Idempotency-Key").unwrap(), None);
+    }
+
+    #[test]
+    fn a_body_is_an_object() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Shape {
+            #[expect(dead_code, reason = "only read")]
+            name: Option<String>,
+        }
+        let body = |text: &str| {
+            let mut request = request(Value::Null);
+            request.body = text.as_bytes().to_vec();
+            request.json::<Shape>().map(|_| ())
+        };
+        assert!(body(" \n{\"name\":\"a\"}").is_ok());
+        for bad in [
+            "",
+            " ",
+            "[]",
+            "[\"a\"]",
+            " [\"a\"]",
+            "null",
+            "\"a\"",
+            "{}{}",
+            "\u{feff}{}",
+        ] {
+            assert!(matches!(body(bad), Err(Error::Invalid { .. })), "{bad}");
+        }
     }
 
     #[test]
