@@ -20,5 +20,6 @@ pub mod object;
 pub mod ready;
 pub mod record;
 pub mod s3;
+mod shape;
 pub mod stack;
 pub mod template;

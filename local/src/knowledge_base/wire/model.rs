@@ -1,156 +1,8 @@
-//! The requests' shapes, as the service's own model (botocore's `service-2.json`) has them, and their validation.
-//!
-//! Lengths are counted in UTF-16 units, the stricter reading of Smithy's "length of a string".
+//! The requests' shapes, as the service's own model (botocore's `service-2.json`) has them.
 
-use serde_json::Value;
+use crate::shape::{Member, is_guardrail_version, is_model, may, must, text};
 
-/// What a value must be.
-pub(super) enum Shape {
-    Text {
-        min: usize,
-        max: usize,
-        is_valid: fn(&str) -> bool,
-    },
-    Choice(&'static [&'static str]),
-    Integer {
-        min: i64,
-        max: i64,
-    },
-    Number {
-        min: f64,
-        max: f64,
-    },
-    /// Checked elsewhere, or not at all.
-    Any,
-    List {
-        of: &'static Shape,
-        min: usize,
-        max: usize,
-    },
-    Structure(&'static [Member]),
-}
-
-/// A member of a structure.
-pub(super) struct Member {
-    name: &'static str,
-    required: bool,
-    shape: Shape,
-}
-
-const fn must(name: &'static str, shape: Shape) -> Member {
-    Member {
-        name,
-        required: true,
-        shape,
-    }
-}
-
-const fn may(name: &'static str, shape: Shape) -> Member {
-    Member {
-        name,
-        required: false,
-        shape,
-    }
-}
-
-const fn text(min: usize, max: usize) -> Shape {
-    Shape::Text {
-        min,
-        max,
-        is_valid: |_| true,
-    }
-}
-
-/// What was found in a request.
-#[derive(Default)]
-pub(super) struct Findings {
-    /// Constraints that do not hold.
-    pub(super) errors: Vec<String>,
-    /// Members that the shape does not have.
-    pub(super) unknown: Vec<String>,
-}
-
-/// Compares a value with a shape.
-pub(super) fn check(shape: &Shape, value: &Value, path: &str, findings: &mut Findings) {
-    let mut fail = |constraint: String| {
-        findings
-            .errors
-            .push(format!("Value at '{path}' failed to satisfy constraint: {constraint}"));
-    };
-    match shape {
-        Shape::Any => {}
-        Shape::Text { min, max, is_valid } => match value.as_str() {
-            None => fail("Member must be a string".to_owned()),
-            Some(text) => {
-                let length = text.encode_utf16().count();
-                if length < *min {
-                    fail(format!("Member must have length greater than or equal to {min}"));
-                } else if length > *max {
-                    fail(format!("Member must have length less than or equal to {max}"));
-                } else if !is_valid(text) {
-                    fail("Member must satisfy regular expression pattern".to_owned());
-                }
-            }
-        },
-        Shape::Choice(choices) => {
-            if !value.as_str().is_some_and(|text| choices.contains(&text)) {
-                fail(format!("Member must satisfy enum value set: [{}]", choices.join(", ")));
-            }
-        }
-        Shape::Integer { min, max } => match value.as_i64() {
-            None => fail("Member must be an integer".to_owned()),
-            Some(number) if number < *min => fail(format!("Member must have value greater than or equal to {min}")),
-            Some(number) if number > *max => fail(format!("Member must have value less than or equal to {max}")),
-            Some(_) => {}
-        },
-        Shape::Number { min, max } => match value.as_f64() {
-            None => fail("Member must be a number".to_owned()),
-            Some(number) if number < *min => fail(format!("Member must have value greater than or equal to {min}")),
-            Some(number) if number > *max => fail(format!("Member must have value less than or equal to {max}")),
-            Some(_) => {}
-        },
-        Shape::List { of, min, max } => match value.as_array() {
-            None => fail("Member must be a list".to_owned()),
-            Some(members) if members.len() < *min => {
-                fail(format!("Member must have length greater than or equal to {min}"));
-            }
-            Some(members) if members.len() > *max => {
-                fail(format!("Member must have length less than or equal to {max}"))
-            }
-            Some(members) => {
-                for (index, member) in members.iter().enumerate() {
-                    check(of, member, &format!("{path}.{}.member", index + 1), findings);
-                }
-            }
-        },
-        Shape::Structure(members) => match value.as_object() {
-            None => fail("Member must be a structure".to_owned()),
-            Some(object) => {
-                let below = |name: &str| {
-                    if path.is_empty() {
-                        name.to_owned()
-                    } else {
-                        format!("{path}.{name}")
-                    }
-                };
-                for member in *members {
-                    match object.get(member.name).filter(|value| !value.is_null()) {
-                        Some(value) => check(&member.shape, value, &below(member.name), findings),
-                        None if member.required => findings.errors.push(format!(
-                            "Value null at '{}' failed to satisfy constraint: Member must not be null",
-                            below(member.name)
-                        )),
-                        None => {}
-                    }
-                }
-                let is_unknown = |name: &&String| !members.iter().any(|member| member.name == name.as_str());
-                findings
-                    .unknown
-                    .extend(object.keys().filter(is_unknown).map(|name| below(name)));
-            }
-        },
-    }
-}
+pub(super) use crate::shape::{Findings, Shape, check};
 
 fn is_alphanumeric(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_alphanumeric())
@@ -190,42 +42,11 @@ fn is_metadata_uri(text: &str) -> bool {
         && (1..=1_024).contains(&key.encode_utf16().count())
 }
 
-/// The model's pattern allows ids of foundation models, and ARNs of models and inference profiles.
-fn is_model(text: &str) -> bool {
-    let is_name = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:/".contains(&byte))
-    };
-    match text.strip_prefix("arn:aws") {
-        None => is_name(text),
-        Some(rest) => {
-            let parts: Vec<&str> = rest.splitn(5, ':').collect();
-            match parts.as_slice() {
-                [partition, service, region, account, resource] => {
-                    (partition.is_empty() || partition.starts_with('-'))
-                        && matches!(*service, "bedrock" | "sagemaker")
-                        && !region.is_empty()
-                        && (account.is_empty()
-                            || account.len() == 12 && account.bytes().all(|byte| byte.is_ascii_digit()))
-                        && is_name(resource)
-                }
-                _ => false,
-            }
-        }
-    }
-}
-
 fn is_guardrail_id(text: &str) -> bool {
     !text.is_empty()
         && text
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-}
-
-fn is_guardrail_version(text: &str) -> bool {
-    text == "DRAFT" || !text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 const CLIENT_TOKEN: Member = may(
