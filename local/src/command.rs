@@ -8,8 +8,13 @@ mod up;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::event_stream::Pace;
+use crate::model::open_ai::OpenAi;
+use crate::stack::StackConfig;
 
 /// Arguments of the local stack's binary.
 #[derive(Debug, Parser)]
@@ -18,8 +23,39 @@ use clap::{Args, Parser, Subcommand};
     about = "Bulkhead on this machine: the real functions behind emulated AWS services"
 )]
 pub struct Arguments {
+    #[command(flatten)]
+    model: ModelArguments,
     #[command(subcommand)]
     command: Option<Command>,
+}
+
+/// What answers behind Converse.
+#[derive(Debug, Default, Args)]
+struct ModelArguments {
+    /// Let the model of a server that speaks OpenAI's chat completions answer (Ollama: http://127.0.0.1:11434/v1).
+    /// Prompts go there, with the passages in them.
+    #[arg(long, global = true, value_name = "URL", env = "BULKHEAD_LOCAL_MODEL_URL")]
+    model_url: Option<String>,
+    /// The name of that model.
+    #[arg(long, global = true, value_name = "NAME", env = "BULKHEAD_LOCAL_MODEL_NAME")]
+    model_name: Option<String>,
+    /// How fast the model that comes with the stack speaks; 0 for all at once. Without it 50 when the stack stays up.
+    #[arg(long, global = true, value_name = "N", env = "BULKHEAD_LOCAL_TOKENS_PER_SECOND")]
+    tokens_per_second: Option<u32>,
+}
+
+impl ModelArguments {
+    /// Has a stack answer like this; `otherwise` is the pace where none is given, in tokens per second.
+    fn apply(&self, config: &mut StackConfig, otherwise: u32) -> anyhow::Result<()> {
+        config.pace = Pace::per_second(self.tokens_per_second.unwrap_or(otherwise));
+        let model = match (&self.model_url, &self.model_name) {
+            (Some(url), Some(name)) => OpenAi::new(url, name)?,
+            (None, None) => return Ok(()),
+            _ => anyhow::bail!("a model needs both --model-url and --model-name"),
+        };
+        config.change_models = Some(Box::new(move |config| config.model = Some(Arc::new(model))));
+        Ok(())
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -126,8 +162,8 @@ impl Arguments {
             port: 8080,
             ..UpArguments::default()
         })) {
-            Command::Up(arguments) => up::run(arguments).await,
-            Command::Demo => demo::run().await,
+            Command::Up(arguments) => up::run(arguments, &self.model).await,
+            Command::Demo => demo::run(&self.model).await,
             Command::Token(arguments) => client::token(arguments).await,
             Command::Upload(arguments) => client::upload(arguments).await,
             Command::Ask(arguments) => client::ask(arguments).await,

@@ -16,6 +16,7 @@ pub mod guardrail;
 pub mod identity;
 pub mod knowledge_base;
 pub mod lambda;
+pub mod model;
 pub mod object;
 pub mod ready;
 pub mod record;

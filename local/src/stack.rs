@@ -26,6 +26,7 @@ use crate::guardrail::{Guardrail, Guardrails};
 use crate::identity::{self, Identity};
 use crate::knowledge_base::{KnowledgeBase, KnowledgeBaseConfig};
 use crate::lambda::{self, Lambda};
+use crate::model::{Models, ModelsConfig};
 use crate::s3::S3Store;
 use crate::template::{Function, KeyType, LogicalId, Settings, Template};
 
@@ -61,6 +62,8 @@ pub struct StackConfig {
     pub change_knowledge_base: Option<Change<KnowledgeBaseConfig>>,
     /// What a function that streams notices of a client who has gone; [`Lambda::set_departure`] changes it for a tenant.
     pub departure: lambda::Departure,
+    /// Changes how models answer.
+    pub change_models: Option<Change<ModelsConfig>>,
     /// Changes how functions are run.
     pub change_lambda: Option<Change<lambda::Settings>>,
 }
@@ -81,6 +84,7 @@ impl StackConfig {
             change_contract: None,
             change_knowledge_base: None,
             departure: lambda::Departure::default(),
+            change_models: None,
             change_lambda: None,
         }
     }
@@ -101,6 +105,7 @@ pub struct Stack {
     gateway: Gateway,
     front_door: FrontDoor,
     knowledge_base: KnowledgeBase,
+    models: Models,
     lambda: Arc<Lambda>,
     identity: Identity,
     template: Template,
@@ -169,6 +174,15 @@ impl Stack {
         }
         let guardrails = knowledge_base.guardrails.clone();
         let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
+        let mut models = ModelsConfig {
+            pace: config.pace,
+            guardrails: guardrails.clone(),
+            ..ModelsConfig::new(&template.region)
+        };
+        if let Some(change) = config.change_models.take() {
+            change(&mut models);
+        }
+        let models = Models::new(models);
         let front_door = FrontDoor::start(
             FrontDoorConfig {
                 region: template.region.clone(),
@@ -178,7 +192,11 @@ impl Stack {
             Services {
                 s3,
                 dynamodb,
-                bedrock: vec![Arc::new(knowledge_base.clone()), Arc::new(guardrails)],
+                bedrock: vec![
+                    Arc::new(knowledge_base.clone()),
+                    Arc::new(models.clone()),
+                    Arc::new(guardrails),
+                ],
             },
         )
         .await?;
@@ -239,6 +257,7 @@ impl Stack {
             gateway,
             front_door,
             knowledge_base,
+            models,
             lambda,
             identity,
             template,
@@ -264,6 +283,11 @@ impl Stack {
     /// The knowledge base, with its manners and what it was asked.
     pub fn knowledge_base(&self) -> &KnowledgeBase {
         &self.knowledge_base
+    }
+
+    /// The models, with the scripts of single tenants and what they were asked.
+    pub fn models(&self) -> &Models {
+        &self.models
     }
 
     /// The functions' processes and their output.

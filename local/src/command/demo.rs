@@ -6,7 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::client::{Client, Upload, problem, text};
-use super::{question, say, up};
+use super::{ModelArguments, question, say, up};
 use crate::stack::{Stack, StackConfig, wait_until};
 
 /// The tenants and what each holds.
@@ -95,12 +95,13 @@ const QUESTIONS: [Question; 7] = [
 ];
 
 /// The whole demonstration on a stack of its own.
-pub(super) async fn run() -> anyhow::Result<ExitCode> {
-    let stack = Stack::start(StackConfig {
+pub(super) async fn run(model: &ModelArguments) -> anyhow::Result<ExitCode> {
+    let mut config = StackConfig {
         variables: up::variables(),
         ..StackConfig::new(up::binaries().await?)
-    })
-    .await?;
+    };
+    model.apply(&mut config, 0)?;
+    let stack = Stack::start(config).await?;
     let client = Client::new(up::ready(&stack))?;
     prepare(&client, &[]).await?;
     let good = show(&client, &stack).await;

@@ -4,22 +4,17 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-
 use super::client::Client;
-use super::{UpArguments, demo, say};
-use crate::event_stream::Pace;
+use super::{ModelArguments, UpArguments, demo, say};
 use crate::function::{self, Profile};
 use crate::ready::{Endpoints, Ready};
 use crate::stack::{Stack, StackConfig};
 use crate::template::{Settings, Template};
 
-/// The variable that says how fast models speak.
-const TOKENS_PER_SECOND: &str = "BULKHEAD_LOCAL_TOKENS_PER_SECOND";
-/// As fast as a model of medium size, so that an answer is seen to come.
-const DEFAULT_TOKENS_PER_SECOND: u32 = 50;
+/// Tokens per second of a stack that somebody looks at: slow enough to see that an answer is streamed.
+const PACE: u32 = 50;
 
-pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(arguments: UpArguments, model: &ModelArguments) -> anyhow::Result<ExitCode> {
     let data = if arguments.ephemeral {
         None
     } else {
@@ -31,14 +26,14 @@ pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
     };
     let binaries = binaries().await?;
     let begun = std::time::Instant::now();
-    let config = StackConfig {
+    let mut config = StackConfig {
         port: arguments.port,
         log_file: data.as_ref().map(|data| data.join("functions.log")),
         data,
         variables: variables(),
-        pace: pace()?,
         ..StackConfig::new(binaries)
     };
+    model.apply(&mut config, PACE)?;
     let stack = Stack::start(config).await?;
     let ready = ready(&stack);
     let client = Client::new(ready.clone())?;
@@ -54,6 +49,9 @@ pub(super) async fn run(arguments: UpArguments) -> anyhow::Result<ExitCode> {
         let took = begun.elapsed().as_secs_f64();
         if !arguments.no_demo {
             demo::show(&client, &stack).await?;
+        }
+        if let (Some(name), Some(url)) = (&model.model_name, &model.model_url) {
+            say!("\nConverse is answered by {name} at {url}.");
         }
         introduce(&client, &ready, &arguments.tenant, arguments.no_demo, took).await?;
         stop_requested().await
@@ -79,17 +77,6 @@ pub(super) fn variables() -> BTreeMap<String, String> {
     let is_ours = |name: &str| name == function::FUNCTIONS_VARIABLE || name.starts_with("BULKHEAD_LOCAL_");
     let ours = std::env::vars().filter(|(name, _)| name.starts_with("BULKHEAD_") && !is_ours(name));
     std::iter::once(often).chain(ours).collect()
-}
-
-/// How fast models speak: `BULKHEAD_LOCAL_TOKENS_PER_SECOND`, 0 for all at once.
-fn pace() -> anyhow::Result<Pace> {
-    let Ok(text) = std::env::var(TOKENS_PER_SECOND) else {
-        return Ok(Pace::per_second(DEFAULT_TOKENS_PER_SECOND));
-    };
-    let number = text
-        .parse()
-        .with_context(|| format!("{TOKENS_PER_SECOND} is not a whole number: {text}"))?;
-    Ok(Pace::per_second(number))
 }
 
 /// Where a stack listens.

@@ -26,7 +26,7 @@ impl Scope {
         Self::Tenant(tenant.into())
     }
 
-    fn covers(&self, tenant: Option<&str>) -> bool {
+    pub(crate) fn covers(&self, tenant: Option<&str>) -> bool {
         match self {
             Self::Everybody => true,
             Self::Tenant(name) => Some(name.as_str()) == tenant,
