@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn the_last_turns_of_a_history_count_and_all_are_read() {
-        let turn = |n: usize| json!({"role": ["user", "assistant"][n % 2], "content": format!("{n} [1]")});
+        let turn = |n: usize| json!({"role": (["user", "assistant"][n % 2]), "content": format!("{n} [1]")});
         let mut turns: Vec<Value> = (0..50).map(turn).collect();
         let history = read(&json!({"message": "?", "history": turns})).unwrap().history;
         let expected: Vec<HistoryTurn> = (50 - MAX_TURNS..50)
