@@ -460,6 +460,19 @@ def retrieval(text, guarded=False, **more):
     }
 
 
+def conversation(text, guarded=False):
+    passage = '<passage number="1">The lighthouse was built in 1862.</passage>'
+    block = {"guardContent": {"text": {"text": f"<question>{text}</question>"}}}
+    more = {"guardrailConfig": {"guardrailIdentifier": GUARDRAIL, "guardrailVersion": "1"}} if guarded else {}
+    return {
+        "modelId": MODEL,
+        "system": [{"text": "Answer from the passages."}],
+        "messages": [{"role": "user", "content": [{"text": passage}, block]}],
+        "inferenceConfig": {"maxTokens": 100, "temperature": 0},
+        **more,
+    }
+
+
 @check_bedrock
 def bedrock_retrieves():
     search = {"filter": {"equals": {"key": "tenantId", "value": TENANT}}}
@@ -522,6 +535,32 @@ def bedrock_applies_a_guardrail():
     assert (word["match"], word["action"]) == ("dynamite", "BLOCKED"), word
     assert answer["usage"]["wordPolicyUnits"] == 1
     refused(lambda: apply("x", guardrailVersion="9"), "ResourceNotFoundException", status=404)
+
+
+@check_bedrock
+def bedrock_converses():
+    whole = runtime.converse(**conversation(QUESTION))
+    assert whole["stopReason"] == "end_turn", whole
+    [block] = whole["output"]["message"]["content"]
+    assert "1862" in block["text"] and "[1]" in block["text"], block
+    usage = whole["usage"]
+    assert usage["inputTokens"] + usage["outputTokens"] == usage["totalTokens"] > 0, usage
+    events = list(runtime.converse_stream(**conversation(QUESTION))["stream"])
+    kinds = [kind for event in events for kind in event]
+    assert (kinds[0], kinds[-2:]) == ("messageStart", ["messageStop", "metadata"]), kinds
+    deltas = [event["contentBlockDelta"]["delta"]["text"] for event in events if "contentBlockDelta" in event]
+    assert "".join(deltas) == block["text"] and len(deltas) > 1, deltas
+    assert events[-1]["metadata"]["usage"] == usage, events[-1]
+
+
+@check_bedrock
+def bedrock_guards_conversations():
+    asked = conversation("Is there dynamite in the lighthouse?", guarded=True)
+    whole = runtime.converse(**asked)
+    assert whole["stopReason"] == "guardrail_intervened", whole
+    events = list(runtime.converse_stream(**asked)["stream"])
+    [stop] = [event["messageStop"] for event in events if "messageStop" in event]
+    assert stop["stopReason"] == "guardrail_intervened", events
 
 
 @check_bedrock

@@ -38,5 +38,5 @@ async fn boto3_finds_the_services_as_it_knows_them() {
         "{report}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(report.lines().count() >= 26, "{report}");
+    assert!(report.lines().count() >= 28, "{report}");
 }
