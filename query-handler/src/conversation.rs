@@ -250,17 +250,16 @@ impl Conversation {
     }
 
     async fn remember(&self, number: u64, memory: &Memory) -> Result<(), Error> {
-        let now = self.clock.now();
-        match memory {
-            Memory::Untouched => {}
-            Memory::Seen(session) => {
-                self.store.remember(self.handle(), Some(session), number, now).await?;
-            }
-            // Another session will have seen nothing.
-            Memory::Tainted => {
-                self.store.remember(self.handle(), None, 0, now).await?;
-            }
-        }
+        // Another session will have seen nothing.
+        let (session, seen) = match memory {
+            Memory::Untouched => return Ok(()),
+            Memory::Seen(session) => (Some(session.as_str()), number),
+            Memory::Tainted => (None, 0),
+        };
+        let begun_with = self.session.knowledge_base_session.as_deref();
+        self.store
+            .remember(self.handle(), begun_with, session, seen, self.clock.now())
+            .await?;
         Ok(())
     }
 }

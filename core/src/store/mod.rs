@@ -57,8 +57,10 @@ pub struct Table {
 impl Table {
     /// The table `name` in the account that `configuration` reaches.
     pub fn new(configuration: &SdkConfig, name: &str) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "the one client, which only the gates reach")]
+        let client = Client::new(configuration);
         Self {
-            client: Client::new(configuration),
+            client,
             name: name.to_owned(),
         }
     }

@@ -68,23 +68,6 @@ impl TenantStore {
         }
     }
 
-    /// Writes a conversation of the caller's: a new one, or what has become of one.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub async fn put_session(&self, session: &Session) -> Result<(), Error> {
-        let sk = self.session_key(&session.handle);
-        #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-        let call = self
-            .table
-            .client
-            .put_item()
-            .table_name(&self.table.name)
-            .set_item(Some(item(&self.pk, &sk, session, Some(session.expires_at))?));
-        call.send().await.map_err(failed)?;
-        Ok(())
-    }
-
     /// The number of a turn that begins now: one more than that of any other, whoever else asks at the same time.
     ///
     /// # Errors
@@ -182,7 +165,9 @@ impl TenantStore {
         self.list_turns(handle, false, page.limit, page.cursor.as_ref()).await
     }
 
-    /// Notes under which id Bedrock knows a conversation, or that it knows none, and up to which turn; false if the
+    /// Notes under which id Bedrock knows a conversation now, or that it must not go on with any, and up to which turn that
+    /// session has seen it. It counts only if the id is still the one that the turn began with: of two turns at the same
+    /// time, one must not bring back a session that the other had to give up. False if it did not count, or if the
     /// conversation is gone: it is not brought back.
     ///
     /// # Errors
@@ -190,32 +175,38 @@ impl TenantStore {
     pub async fn remember(
         &self,
         handle: &SessionHandle,
+        begun_with: Option<&str>,
         knowledge_base_session: Option<&str>,
         seen: u64,
         now: Timestamp,
     ) -> Result<bool, Error> {
+        let is_unchanged = match begun_with {
+            Some(_) => "knowledge_base_session = :begun_with",
+            None => "attribute_not_exists(knowledge_base_session)",
+        };
+        let update = match knowledge_base_session {
+            Some(_) => "SET knowledge_base_session = :session, knowledge_base_turns = :seen, updated_at = :time",
+            None => "SET knowledge_base_turns = :seen, updated_at = :time REMOVE knowledge_base_session",
+        };
         #[expect(clippy::disallowed_methods, reason = "the gate to a tenant's items")]
-        let call = self
+        let mut call = self
             .table
             .client
             .update_item()
             .table_name(&self.table.name)
             .set_key(Some(key(&self.pk, &self.session_key(handle))))
-            .condition_expression("attribute_exists(pk) AND #ttl > :now")
+            .update_expression(update)
+            .condition_expression(format!("attribute_exists(pk) AND #ttl > :now AND {is_unchanged}"))
             .expression_attribute_names("#ttl", "ttl")
             .expression_attribute_values(":time", text(now.to_string()))
             .expression_attribute_values(":now", number(now.as_unix()))
             .expression_attribute_values(":seen", number(seen));
-        let call = match knowledge_base_session {
-            Some(session) => call
-                .update_expression(
-                    "SET knowledge_base_session = :session, knowledge_base_turns = :seen, updated_at = :time",
-                )
-                .expression_attribute_values(":session", text(session)),
-            None => call.update_expression(
-                "SET knowledge_base_turns = :seen, updated_at = :time REMOVE knowledge_base_session",
-            ),
-        };
+        // DynamoDB refuses a value that no expression uses.
+        for (name, value) in [(":begun_with", begun_with), (":session", knowledge_base_session)] {
+            if let Some(value) = value {
+                call = call.expression_attribute_values(name, text(value));
+            }
+        }
         match call.send().await {
             Ok(_) => Ok(true),
             Err(error) if condition_failed(&error) => Ok(false),

@@ -120,7 +120,7 @@ async fn a_conversation_is_its_users_alone() {
         missing(other.put_turn(&handle, &turn(2, world.now())).await);
         missing(other.delete_session(&handle).await);
         assert!(!other.end_turn(&handle, &turn(1, world.now())).await.unwrap());
-        assert!(!other.remember(&handle, Some("kb"), 1, world.now()).await.unwrap());
+        assert!(!other.remember(&handle, None, Some("kb"), 1, world.now()).await.unwrap());
     }
     assert_eq!(alice.session(&handle).await.unwrap().unwrap().turns, 1);
     assert_eq!(alice.turns(&handle, 20).await.unwrap()[0].text, "Answer 1.");
@@ -132,7 +132,12 @@ async fn what_is_written_is_what_was_reviewed() {
     let world = World::new();
     let alice = world.alice();
     let handle = world.conversation(&alice, 1).await;
-    assert!(alice.remember(&handle, Some("kb-1"), 1, world.now()).await.unwrap());
+    assert!(
+        alice
+            .remember(&handle, None, Some("kb-1"), 1, world.now())
+            .await
+            .unwrap()
+    );
     let user = fixture::context("acme", "alice").user().clone();
     let mut items = world.engine.items();
     items.sort_by_key(|item| item["sk"]["S"].as_str().unwrap().to_owned());
@@ -185,19 +190,29 @@ async fn bedrocks_id_comes_and_goes() {
     let world = World::new();
     let alice = world.alice();
     let handle = world.begin(&alice).await;
-    let seen = |session: Option<Session>| {
-        session
-            .map(|it| (it.knowledge_base_session, it.knowledge_base_turns))
+    let seen = async || {
+        let session = alice.session(&handle).await.unwrap().unwrap();
+        (session.knowledge_base_session, session.knowledge_base_turns)
+    };
+    let remember = async |begun_with, session, turn| {
+        alice
+            .remember(&handle, begun_with, session, turn, world.now())
+            .await
             .unwrap()
     };
-    assert_eq!(seen(alice.session(&handle).await.unwrap()), (None, 0));
-    assert!(alice.remember(&handle, Some("kb-1"), 3, world.now()).await.unwrap());
-    assert_eq!(
-        seen(alice.session(&handle).await.unwrap()),
-        (Some("kb-1".to_owned()), 3)
-    );
-    assert!(alice.remember(&handle, None, 0, world.now()).await.unwrap());
-    assert_eq!(seen(alice.session(&handle).await.unwrap()), (None, 0));
+    assert_eq!(seen().await, (None, 0));
+    assert!(remember(None, Some("kb-1"), 3).await);
+    assert_eq!(seen().await, (Some("kb-1".to_owned()), 3));
+    assert!(remember(Some("kb-1"), Some("kb-1"), 4).await);
+    assert!(remember(Some("kb-1"), None, 0).await);
+    assert_eq!(seen().await, (None, 0));
+    // Another turn had begun with it; what had to be given up does not come back.
+    assert!(!remember(Some("kb-1"), Some("kb-1"), 5).await);
+    assert!(remember(None, Some("kb-2"), 6).await);
+    for late in [Some("kb-1"), None] {
+        assert!(!remember(late, Some("kb-3"), 7).await);
+    }
+    assert_eq!(seen().await, (Some("kb-2".to_owned()), 6));
 }
 
 #[tokio::test]
@@ -274,7 +289,7 @@ async fn an_expired_conversation_is_not_there_although_nothing_has_cleaned_it_up
         alice.next_turn(&handle, world.now()).await,
         Err(Error::NotFound)
     ));
-    assert!(!alice.remember(&handle, Some("kb"), 1, world.now()).await.unwrap());
+    assert!(!alice.remember(&handle, None, Some("kb"), 1, world.now()).await.unwrap());
     assert!(matches!(
         alice.put_turn(&handle, &turn(2, world.now())).await,
         Err(Error::NotFound)
@@ -321,7 +336,12 @@ async fn a_deleted_conversation_leaves_nothing_and_does_not_come_back() {
         Err(Error::NotFound)
     ));
     assert!(!alice.end_turn(&handle, &turn(30, world.now())).await.unwrap());
-    assert!(!alice.remember(&handle, Some("kb"), 30, world.now()).await.unwrap());
+    assert!(
+        !alice
+            .remember(&handle, None, Some("kb"), 30, world.now())
+            .await
+            .unwrap()
+    );
     assert_eq!(world.engine.items().len(), 2);
 }
 
