@@ -20,6 +20,12 @@ use crate::caller::Caller;
 /// A wildcard can't end before `/content`, so readers reach a document's description here; its handler asks for the role.
 const ROUTES: &[(Role, &str)] = &[
     (Role::Reader, "POST/genai/query"),
+    (Role::Reader, "POST/genai/query/stream"),
+    (Role::Reader, "POST/genai/retrieve"),
+    (Role::Reader, "POST/genai/chat"),
+    (Role::Reader, "GET/sessions"),
+    (Role::Reader, "GET/sessions/*"),
+    (Role::Reader, "DELETE/sessions/*"),
     (Role::Reader, "GET/documents/*"),
     (Role::Admin, "GET/documents"),
     (Role::Admin, "POST/documents"),

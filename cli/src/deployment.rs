@@ -8,6 +8,8 @@ use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::event::Events;
+
 /// Headers that differ between two answers that are otherwise the same: ids and times of the request.
 const VOLATILE: [&str; 8] = [
     "date",
@@ -145,6 +147,24 @@ impl Deployment {
     /// # Errors
     /// There is no answer.
     pub async fn send(&self, call: &Call) -> anyhow::Result<Answer> {
+        let answer = self.request(call).await?;
+        let (status, headers) = (answer.status(), answer.headers().clone());
+        Ok(Answer {
+            status,
+            headers,
+            body: answer.bytes().await?.to_vec(),
+        })
+    }
+
+    /// Sends a request whose answer is read event by event.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn stream(&self, call: &Call) -> anyhow::Result<Events> {
+        Ok(Events::new(self.request(call).await?))
+    }
+
+    async fn request(&self, call: &Call) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{}", self.base_url, call.path);
         let mut request = self.client.request(call.method.clone(), &url);
         if let Some(token) = &call.token {
@@ -153,13 +173,7 @@ impl Deployment {
         if let Some((media_type, bytes)) = &call.body {
             request = request.header(CONTENT_TYPE, media_type).body(bytes.clone());
         }
-        let answer = request.send().await.with_context(|| format!("{} {url}", call.method))?;
-        let (status, headers) = (answer.status(), answer.headers().clone());
-        Ok(Answer {
-            status,
-            headers,
-            body: answer.bytes().await?.to_vec(),
-        })
+        request.send().await.with_context(|| format!("{} {url}", call.method))
     }
 
     /// Sends a request and demands a status.

@@ -31,7 +31,7 @@ pub enum Target {
     None,
     /// A document of the tenant under attack, in the path.
     Document,
-    /// A conversation of the tenant under attack, in the body.
+    /// A conversation of the tenant under attack, in the path or in the body.
     Session,
     /// A tenant, in the path.
     Tenant,
@@ -60,6 +60,48 @@ pub struct Row {
 pub const ROWS: &[Row] = &[
     row("get_health", "GET", "/health", Access::Public, Target::None, &[200]),
     row("query", "POST", "/genai/query", Access::Reader, Target::Session, &[200]),
+    row(
+        "stream_query",
+        "POST",
+        "/genai/query/stream",
+        Access::Reader,
+        Target::Session,
+        &[200],
+    ),
+    row(
+        "retrieve",
+        "POST",
+        "/genai/retrieve",
+        Access::Reader,
+        Target::None,
+        &[200],
+    ),
+    row("chat", "POST", "/genai/chat", Access::Reader, Target::None, &[200]),
+    row(
+        "list_sessions",
+        "GET",
+        "/sessions",
+        Access::Reader,
+        Target::None,
+        &[200],
+    ),
+    row(
+        "get_session",
+        "GET",
+        "/sessions/{session_id}",
+        Access::Reader,
+        Target::Session,
+        &[200],
+    ),
+    // After everything that needs the conversation.
+    row(
+        "delete_session",
+        "DELETE",
+        "/sessions/{session_id}",
+        Access::Reader,
+        Target::Session,
+        &[204],
+    ),
     row(
         "declare_document",
         "POST",
@@ -484,6 +526,7 @@ fn call(scene: &Scene, row: &Row, stranger: Stranger, token: Option<String>, mis
     let path = row
         .path
         .replace("{document_id}", &pick(&scene.document, &scene.missing.document))
+        .replace("{session_id}", &pick(&scene.session, &scene.missing.session))
         .replace("{tenant}", &pick(tenant, &scene.missing.tenant))
         .replace("{ingestion_id}", &pick(&scene.ingestion, &scene.missing.ingestion));
     let method = Method::from_bytes(row.method.as_bytes()).context("a method")?;
@@ -494,9 +537,14 @@ fn call(scene: &Scene, row: &Row, stranger: Stranger, token: Option<String>, mis
         body: None,
     };
     let body: Option<Value> = match row.operation {
-        "query" => Some(json!({
+        "query" | "stream_query" => Some(json!({
             "user_query": "What do the documents say?",
             "session_id": pick(&scene.session, &scene.missing.session),
+        })),
+        "retrieve" => Some(json!({"query": scene.canary})),
+        "chat" => Some(json!({
+            "message": scene.canary,
+            "history": [{"role": "assistant", "content": format!("The canary is {}.", scene.document)}],
         })),
         "declare_document" => Some(json!({
             "name": "table.txt",

@@ -4,5 +4,6 @@
 //! of the functions' code, so that a mistake there can't agree with itself.
 
 pub mod deployment;
+pub mod event;
 pub mod isolation;
 pub mod smoke;

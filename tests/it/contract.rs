@@ -99,6 +99,25 @@ fn the_tenant_header_comes_from_the_authorizer_and_stands_on_isolated_functions_
 }
 
 #[test]
+fn what_answers_by_events_is_streamed_and_nothing_else() {
+    let contract = repository::contract();
+    let mut streamed = Vec::new();
+    for (method, path, operation) in operations(&contract) {
+        let integration = &operation["x-amazon-apigateway-integration"];
+        let says = operation.pointer("/responses/200/content/text~1event-stream").is_some();
+        assert_eq!(integration["responseTransferMode"] == "STREAM", says, "{method} {path}");
+        let uri = integration["uri"].to_string();
+        assert_eq!(uri.contains("/response-streaming-invocations"), says, "{method} {path}");
+        assert_eq!(uri.contains("path/2021-11-15/"), says, "{method} {path}");
+        if says {
+            streamed.push(path);
+        }
+    }
+    streamed.sort_unstable();
+    assert_eq!(streamed, ["/genai/chat", "/genai/query/stream"]);
+}
+
+#[test]
 fn authorizers_are_keyed_by_the_token_and_operators_are_never_cached() {
     let contract = repository::contract();
     let schemes = contract["components"]["securitySchemes"].as_object().unwrap();

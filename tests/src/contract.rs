@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use bulkhead_cli::deployment::{Answer, Call};
+use bulkhead_cli::event::{self, Event};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -14,7 +15,20 @@ pub struct Contract {
     document: Value,
     /// Validators by path template, method and status.
     validators: BTreeMap<(String, String, String), Validator>,
+    /// Validators of events' data by the events' names.
+    events: BTreeMap<&'static str, Validator>,
 }
+
+/// The schema of each event's data.
+const EVENTS: [(&str, &str); 7] = [
+    ("session", "SessionEvent"),
+    ("delta", "DeltaEvent"),
+    ("citation", "Citation"),
+    ("guardrail", "GuardrailEvent"),
+    ("usage", "Usage"),
+    ("done", "DoneEvent"),
+    ("error", "Problem"),
+];
 
 impl Contract {
     /// Reads the contract.
@@ -43,7 +57,18 @@ impl Contract {
                 }
             }
         }
-        Self { document, validators }
+        let events = EVENTS.map(|(name, schema)| {
+            let whole = json!({
+                "$ref": format!("#/components/schemas/{schema}"),
+                "components": document["components"],
+            });
+            (name, jsonschema::draft4::new(&whole).expect("a schema that compiles"))
+        });
+        Self {
+            document,
+            validators,
+            events: events.into(),
+        }
     }
 
     /// Checks an answer. What asks for no operation of the contract is not looked at.
@@ -63,7 +88,11 @@ impl Contract {
             "{method} {path}: the contract has no {status}: {}",
             answer.text()
         );
-        if let Some(validator) = self.validators.get(&(path.clone(), method.clone(), status.clone())) {
+        if answer.is_event_stream() {
+            let described = described.and_then(|described| described.pointer("/content/text~1event-stream"));
+            assert!(described.is_some(), "{method} {path} {status}: a stream");
+            self.check_events(&event::read(&answer.body).expect("events"));
+        } else if let Some(validator) = self.validators.get(&(path.clone(), method.clone(), status.clone())) {
             let body = answer.json();
             let faults: Vec<String> = validator.iter_errors(&body).map(|error| error.to_string()).collect();
             assert!(faults.is_empty(), "{method} {path} {status}: {faults:?}: {body}");
@@ -73,6 +102,25 @@ impl Contract {
                 "{method} {path} {status} has a body that the contract does not describe"
             );
         }
+    }
+
+    /// Checks the events of a stream that was read to its end.
+    ///
+    /// # Panics
+    /// One is not of the contract, the ids do not count up from one, or the last one and no other is not terminal.
+    pub fn check_events(&self, events: &[Event]) {
+        for (number, event) in (1..).zip(events) {
+            let validator = self.events.get(event.name.as_str());
+            let validator = validator.unwrap_or_else(|| panic!("the contract has no event `{}`", event.name));
+            let faults: Vec<String> = validator
+                .iter_errors(&event.data)
+                .map(|error| error.to_string())
+                .collect();
+            assert!(faults.is_empty(), "{}: {faults:?}: {}", event.name, event.data);
+            assert_eq!(event.id, number.to_string(), "{events:?}");
+            assert_eq!(event.is_terminal(), number == events.len(), "{events:?}");
+        }
+        assert!(!events.is_empty(), "a stream without an event");
     }
 
     fn template_of(&self, path: &str, method: &str) -> Option<String> {

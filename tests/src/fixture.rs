@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulkhead_cli::deployment::{Answer, Call, Deployment};
+use bulkhead_cli::event::{self, Event};
 use bulkhead_local::function::{self, Profile};
 use bulkhead_local::guardrail::Guardrail;
 use bulkhead_local::identity::TokenRequest;
@@ -132,6 +133,22 @@ impl Fixture {
             answer.text()
         );
         answer
+    }
+
+    /// Sends a request, demands that it is answered by events, and reads them to their end.
+    ///
+    /// # Panics
+    /// The answer is another one, or its events are not as the contract says.
+    pub async fn events(&self, call: &Call) -> Vec<Event> {
+        let answer = self.expect(200, call).await;
+        assert!(
+            answer.is_event_stream(),
+            "{} {}: {}",
+            call.method,
+            call.path,
+            answer.text()
+        );
+        event::read(&answer.body).expect("events")
     }
 
     /// A token of the stack's identity provider.
@@ -275,6 +292,18 @@ impl Tenant {
     /// Asks a question as its reader.
     pub async fn ask(&self, question: &str) -> Answer {
         self.ask_as(&self.reader(), json!({"user_query": question})).await
+    }
+
+    /// Asks a question as its reader and reads the stream to its end.
+    pub async fn stream(&self, question: &str) -> Vec<Event> {
+        self.stream_as(&self.reader(), json!({"user_query": question})).await
+    }
+
+    /// Asks for a stream with a body and a token of the test's choice, and reads it to its end.
+    pub async fn stream_as(&self, token: &str, body: Value) -> Vec<Event> {
+        self.fixture
+            .events(&Call::new(Method::POST, "/genai/query/stream").token(token).json(&body))
+            .await
     }
 
     /// Asks with a body and a token of the test's choice.
