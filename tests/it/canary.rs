@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bulkhead_cli::deployment::Call;
 use bulkhead_local::stack::random_name;
 use futures::StreamExt as _;
 use integration_tests::fixture::{Fixture, Tenant, config};
+use reqwest::Method;
 use serde_json::json;
 
 const TENANTS: [&str; 8] = [
@@ -13,6 +15,8 @@ const TENANTS: [&str; 8] = [
 ];
 const QUESTIONS: usize = 400;
 const AT_A_TIME: usize = 32;
+/// Routes that answer: whole, streamed, in a chat, and by passages alone.
+const ROUTES: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_and_no_log_line_holds_another_tenants_canary() {
@@ -57,11 +61,28 @@ async fn no_answer_and_no_log_line_holds_another_tenants_canary() {
             } else {
                 None
             };
-            let body = json!({"user_query": question, "context": context});
-            let answer = tenant
-                .ask_as(&tenant.token(&format!("user{}", number % 3), &[]), body)
-                .await;
-            assert_eq!(answer.status.as_u16(), 200, "{}", answer.text());
+            let (path, body) = match number / TENANTS.len() % ROUTES {
+                0 => ("/genai/query", json!({"user_query": question, "context": context})),
+                1 => (
+                    "/genai/query/stream",
+                    json!({"user_query": question, "context": context}),
+                ),
+                2 => (
+                    "/genai/chat",
+                    json!({
+                        "message": question,
+                        "context": context,
+                        "history": [
+                            {"role": "user", "content": "Who are you?"},
+                            {"role": "assistant", "content": format!("I speak for tenant {}.", TENANTS[number % 7])},
+                        ],
+                    }),
+                ),
+                _ => ("/genai/retrieve", json!({"query": question})),
+            };
+            let token = tenant.token(&format!("user{}", number % 3), &[]);
+            let call = Call::new(Method::POST, path).token(token).json(&body);
+            let answer = tenant.fixture().expect(200, &call).await;
             let text = answer.text();
             for canary in canaries.iter().filter(|canary| *canary != own) {
                 assert!(!text.contains(canary.as_str()), "{} read another's: {text}", tenant.id);
@@ -93,23 +114,55 @@ async fn no_answer_and_no_log_line_holds_another_tenants_canary() {
         }
         assert!(!line.text.contains("eyJ"), "a token in the log: {}", line.text);
     }
-    let calls = fixture.stack.front_door().recorder().calls();
-    let filtered = calls
-        .iter()
-        .filter(|call| call.operation == "RetrieveAndGenerate")
-        .filter(|call| {
-            let tenant = call
-                .caller
-                .as_ref()
-                .and_then(|caller| caller.tenant.clone())
-                .expect("an isolated caller");
-            let filter = json!({"filter": {"equals": {"key": "tenantId", "value": tenant}}}).to_string();
-            call.request
-                .to_string()
-                .contains(filter.trim_start_matches('{').trim_end_matches('}'))
-        });
-    assert!(
-        filtered.count() >= QUESTIONS,
-        "not every question carried its tenant's filter"
-    );
+    let mut retrievals = 0;
+    for call in fixture.stack.front_door().recorder().calls() {
+        let request = call.request.to_string();
+        let tenant = || {
+            let caller = call.caller.as_ref().and_then(|caller| caller.tenant.clone());
+            caller.expect("an isolated caller")
+        };
+        match call.operation.as_str() {
+            "Retrieve" | "RetrieveAndGenerate" | "RetrieveAndGenerateStream" => {
+                let filter = format!(r#""filter":{{"equals":{{"key":"tenantId","value":"{}"}}}}"#, tenant());
+                assert!(request.contains(&filter), "{request}");
+                retrievals += 1;
+            }
+            // What the model reads: the question may name anything, a passage may not.
+            "Converse" | "ConverseStream" => {
+                let own = tenants.iter().find(|(of, _)| of.id == tenant()).map(|(_, own)| own);
+                let passages = request.split("<passage").skip(1);
+                for passage in passages.map(|passage| passage.split("</passage>").next().unwrap()) {
+                    let foreign = canaries
+                        .iter()
+                        .find(|canary| Some(*canary) != own && passage.contains(*canary));
+                    assert_eq!(foreign, None, "{} read {passage}", tenant());
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(retrievals >= QUESTIONS, "only {retrievals} retrievals");
+
+    // Nor does what is kept of it all: every user has conversations, and no conversation an answer of another tenant.
+    for (tenant, own) in tenants.iter() {
+        for user in ["user0", "user1", "user2"] {
+            let token = tenant.token(user, &[]);
+            let list = Call::new(Method::GET, "/sessions?limit=100").token(&token);
+            let sessions = fixture.expect(200, &list).await.json();
+            let sessions = sessions["sessions"].as_array().unwrap();
+            assert!(!sessions.is_empty(), "{} {user}", tenant.id);
+            for session in sessions {
+                let path = format!("/sessions/{}", session["session_id"].as_str().unwrap());
+                let kept = fixture
+                    .expect(200, &Call::new(Method::GET, path).token(&token))
+                    .await
+                    .json();
+                for turn in kept["turns"].as_array().unwrap() {
+                    let said = format!("{}{}", turn["output"], turn["citations"]);
+                    let foreign = canaries.iter().find(|canary| *canary != own && said.contains(*canary));
+                    assert_eq!(foreign, None, "{} keeps {said}", tenant.id);
+                }
+            }
+        }
+    }
 }
