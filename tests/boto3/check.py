@@ -4,7 +4,8 @@
 Unmodified boto3 against AWS_ENDPOINT_URL with the usual AWS_* variables, on the bucket BULKHEAD_BUCKET_NAME and the table
 BULKHEAD_TABLE_NAME (pk and sk strings). Bedrock is checked where BULKHEAD_KNOWLEDGE_BASE_ID names a knowledge base: it
 answers "When was the lighthouse built?" for the tenant BULKHEAD_TENANT, and version 1 of the guardrail
-BULKHEAD_GUARDRAIL_ID blocks the word "dynamite". Prints one line per check; exit code 1 if any fails. Everything it
+BULKHEAD_GUARDRAIL_ID blocks the word "dynamite", and streams of the models example.throttled-v1:0 and example.cut-v1:0
+end so after their second event. Prints one line per check; exit code 1 if any fails. Everything it
 writes stands under a prefix of its own, so it can run beside others:
 
     cargo run -p bulkhead-local --example aws -- python3 tests/boto3/check.py
@@ -24,7 +25,7 @@ import zlib
 import boto3
 import botocore
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EventStreamError
 
 BUCKET = os.environ["BULKHEAD_BUCKET_NAME"]
 TABLE = os.environ["BULKHEAD_TABLE_NAME"]
@@ -561,6 +562,24 @@ def bedrock_guards_conversations():
     events = list(runtime.converse_stream(**asked)["stream"])
     [stop] = [event["messageStop"] for event in events if "messageStop" in event]
     assert stop["stopReason"] == "guardrail_intervened", events
+
+
+@check_bedrock
+def bedrock_streams_break_off():
+    def stream(model):
+        seen = []
+        try:
+            for event in runtime.converse_stream(**{**conversation(QUESTION), "modelId": model})["stream"]:
+                seen.append(event)
+        except Exception as error:  # what a cut connection ends in is urllib3's affair
+            return len(seen), error
+        raise AssertionError(f"{model} came to its end: {seen}")
+
+    count, error = stream("example.throttled-v1:0")
+    assert count == 2 and isinstance(error, EventStreamError), (count, error)
+    assert error.response["Error"] == {"Code": "throttlingException", "Message": "Slow down."}, error.response
+    count, error = stream("example.cut-v1:0")
+    assert count == 2 and not isinstance(error, EventStreamError), (count, error)
 
 
 @check_bedrock

@@ -1,6 +1,7 @@
 //! Third-party truth about the fake AWS: unmodified boto3 against the running stack's front door.
 
 use bulkhead_local::credential::Caller;
+use bulkhead_local::fault::{Effect, Fault, Matcher, StreamEffect, StreamFault};
 use integration_tests::fixture::{Fixture, GUARDRAIL};
 use integration_tests::repository;
 
@@ -12,9 +13,25 @@ async fn boto3_finds_the_services_as_it_knows_them() {
     tenant
         .upload("lighthouse.txt", "The lighthouse was built in 1862.")
         .await;
+    let throttled = StreamEffect::Exception {
+        kind: "throttlingException".to_owned(),
+        message: "Slow down.".to_owned(),
+    };
+    for (model, effect) in [("example.throttled", throttled), ("example.cut", StreamEffect::Cut)] {
+        stack.front_door().faults().inject(Fault {
+            matcher: Matcher {
+                tenant: Some(tenant.id.clone()),
+                key: Some(model.to_owned()),
+                ..Matcher::default()
+            },
+            effect: Effect::Stream(StreamFault { after: 2, effect }),
+            skip: 0,
+            times: None,
+        });
+    }
     let credential = stack.front_door().credentials().issue(Caller {
         principal: "boto3".to_owned(),
-        tenant: None,
+        tenant: Some(tenant.id.clone()),
     });
     let output = tokio::process::Command::new(repository::python_tools().join("python"))
         .arg(repository::root().join("tests/boto3/check.py"))
@@ -38,5 +55,5 @@ async fn boto3_finds_the_services_as_it_knows_them() {
         "{report}\n{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    assert!(report.lines().count() >= 28, "{report}");
+    assert!(report.lines().count() >= 29, "{report}");
 }

@@ -205,6 +205,31 @@ async fn a_guardrail_looks_at_questions_and_answers_and_not_at_passages() {
 }
 
 #[tokio::test]
+async fn where_no_filter_names_a_tenant_manners_go_by_who_asks() {
+    let fixture = Fixture::start(config());
+    fixture.add("t/a.txt", "a", "The code of a is alpha-1.").await;
+    fixture.base.manners().throttle(Scope::tenant("a"), 1);
+    let leaf = |tenant: &str| json!({"equals": {"key": "tenantId", "value": tenant}});
+    let asked = question(
+        "What is the code?",
+        json!({"orAll": [leaf("a"), leaf("bulkhead-shared")]}),
+    );
+    let mut statuses = Vec::new();
+    for tenant in ["b", "a", "a"] {
+        let caller = Caller {
+            principal: "F".to_owned(),
+            tenant: Some(tenant.to_owned()),
+        };
+        let request = http::Request::post("/retrieveAndGenerateStream")
+            .body(asked.to_string().into())
+            .unwrap();
+        let response = RestService::handle(&fixture.base, request, caller).await;
+        statuses.push(response.status().as_u16());
+    }
+    assert_eq!(statuses, [200, 429, 200]);
+}
+
+#[tokio::test]
 async fn a_model_speaks_at_its_pace() {
     let fixture = Fixture::start(config());
     fixture.add("t/a.txt", "a", "The code of a is alpha-1.").await;
