@@ -29,7 +29,7 @@ pub struct Arguments {
     command: Option<Command>,
 }
 
-/// What answers behind Converse.
+/// What writes answers.
 #[derive(Debug, Default, Args)]
 struct ModelArguments {
     /// Let the model of a server that speaks OpenAI's chat completions answer (Ollama: http://127.0.0.1:11434/v1).

@@ -24,6 +24,7 @@ pub mod retrieval;
 pub mod session;
 pub mod term;
 mod wire;
+pub mod writing;
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ use crate::credential::Caller;
 use crate::event_stream::Pace;
 use crate::front_door::{RestService, ServiceBody};
 use crate::guardrail::Guardrails;
+use crate::model::speech::Model;
 use crate::object::ObjectStore;
 
 use catalogue::{Catalogue, Location, Status};
@@ -84,6 +86,8 @@ pub struct KnowledgeBaseConfig {
     pub tenant_attribute: String,
     /// Whether passages carry their page number, as with OpenSearch Serverless and Aurora. S3 Vectors has none.
     pub page_numbers: bool,
+    /// What writes answers instead of the extractive generator.
+    pub generator: Option<Arc<dyn Model>>,
     /// Limits of text extraction.
     pub limits: Limits,
     /// How many requests [`KnowledgeBase::requests`] remembers.
@@ -119,6 +123,7 @@ impl KnowledgeBaseConfig {
             pace: Pace::AT_ONCE,
             tenant_attribute: "tenantId".to_owned(),
             page_numbers: false,
+            generator: None,
             limits: Limits::default(),
             remembered_requests: 10_000,
             clock: Arc::new(OffsetDateTime::now_utc),

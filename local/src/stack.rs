@@ -167,13 +167,7 @@ impl Stack {
             data_source.inclusion_prefix.as_deref().unwrap_or_default(),
         );
         knowledge_base.data = directory.path("knowledge-base");
-        knowledge_base.guardrails = Guardrails::new([template.guardrails.clone(), config.guardrails].concat());
-        knowledge_base.pace = config.pace;
-        if let Some(change) = config.change_knowledge_base.take() {
-            change(&mut knowledge_base);
-        }
-        let guardrails = knowledge_base.guardrails.clone();
-        let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
+        let guardrails = Guardrails::new([template.guardrails.clone(), config.guardrails].concat());
         let mut models = ModelsConfig {
             pace: config.pace,
             guardrails: guardrails.clone(),
@@ -182,6 +176,14 @@ impl Stack {
         if let Some(change) = config.change_models.take() {
             change(&mut models);
         }
+        knowledge_base.guardrails = guardrails;
+        knowledge_base.generator = models.model.clone();
+        knowledge_base.pace = config.pace;
+        if let Some(change) = config.change_knowledge_base.take() {
+            change(&mut knowledge_base);
+        }
+        let guardrails = knowledge_base.guardrails.clone();
+        let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
         let models = Models::new(models);
         let front_door = FrontDoor::start(
             FrontDoorConfig {

@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: UpArguments, model: &ModelArguments) -> anyho
             demo::show(&client, &stack).await?;
         }
         if let (Some(name), Some(url)) = (&model.model_name, &model.model_url) {
-            say!("\nConverse is answered by {name} at {url}.");
+            say!("\nAnswers are written by {name} at {url}.");
         }
         introduce(&client, &ready, &arguments.tenant, arguments.no_demo, took).await?;
         stop_requested().await

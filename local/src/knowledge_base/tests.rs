@@ -11,6 +11,8 @@ use serde_json::json;
 use super::manner::{Injection, Scope, Usage};
 use super::*;
 use crate::guardrail::Guardrail;
+use crate::model::script::Script;
+use crate::model::speech::Failure;
 use crate::object::{Object, ObjectEntry};
 
 const KB: &str = "KB00000001";
@@ -898,5 +900,33 @@ async fn operations_are_known_with_and_without_a_slash_and_all_requests_are_reme
     assert_eq!(
         requests[1].body.pointer(&search),
         Some(&json!({"equals": {"key": "tenantId", "value": "acme"}}))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_language_model_may_write_the_answers() {
+    let generator = |script: Script| {
+        Fixture::start(KnowledgeBaseConfig {
+            generator: Some(Arc::new(script)),
+            ..config()
+        })
+    };
+    let fixture = generator(Script::new().say("The pier is ").say("made of oak [1]. I like oak."));
+    fixture.add("t/1.txt", "a", "The pier is made of oak.").await;
+    let answer = fixture.ask("a", "What is the pier made of?").await;
+    assert_eq!(answer["output"]["text"], "The pier is made of oak. I like oak.");
+    let references = |at: usize| answer["citations"][at]["retrievedReferences"].as_array().unwrap().len();
+    assert_eq!((references(0), references(1)), (1, 0));
+
+    let throttled = Failure::Throttled("slow down".to_owned());
+    let (status, _, kind) = generator(Script::new().fail(throttled)).ask_with(|_| {}).await;
+    assert_eq!(
+        (status, kind.as_str()),
+        (StatusCode::TOO_MANY_REQUESTS, "ThrottlingException")
+    );
+    let (status, _, kind) = generator(Script::new().say("The").cut()).ask_with(|_| {}).await;
+    assert_eq!(
+        (status, kind.as_str()),
+        (StatusCode::FAILED_DEPENDENCY, "DependencyFailedException")
     );
 }

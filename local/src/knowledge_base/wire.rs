@@ -105,6 +105,8 @@ enum Refusal {
     NotFound(String),
     Conflict(String),
     Throttling,
+    /// The model behind it fails.
+    DependencyFailed(String),
     /// The service does it and this one doesn't.
     NotImplemented(String),
     Internal(anyhow::Error),
@@ -127,6 +129,7 @@ impl Refusal {
                 "ThrottlingException",
                 "Your request rate is too high. Reduce the frequency of requests.".to_owned(),
             ),
+            Self::DependencyFailed(message) => (StatusCode::FAILED_DEPENDENCY, "DependencyFailedException", message),
             Self::NotImplemented(what) => (
                 StatusCode::NOT_IMPLEMENTED,
                 "NotImplementedException",

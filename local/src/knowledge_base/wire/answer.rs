@@ -8,6 +8,8 @@
 //! already told the parts before the one with the word; its message and the guardrail event follow them. A whole answer
 //! is the message alone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream};
 use http::{HeaderName, HeaderValue, Response, StatusCode};
@@ -17,10 +19,12 @@ use super::super::generation::{self, Answer, Passage};
 use super::super::manner::Usage;
 use super::super::retrieval::Filter;
 use super::super::session::Session;
+use super::super::writing;
 use super::{Call, Found, Refusal, respond};
 use crate::event_stream::{self, Pace};
 use crate::front_door::ServiceBody;
 use crate::guardrail::{Guardrail, Source, Verdict};
+use crate::model::speech::{Conversation, Failure, Message, Model, Role, Utterance};
 
 /// Characters per token, roughly, for `maxTokens`.
 const TOKEN_CHARACTERS: usize = 4;
@@ -301,7 +305,10 @@ impl Call<'_> {
             .and_then(Value::as_u64)
             .and_then(|tokens| usize::try_from(tokens).ok());
         let length = tokens.map_or(ANSWER_CHARACTERS, |tokens| tokens.saturating_mul(TOKEN_CHARACTERS));
-        let answer = generation::answer(question, &session.turns, &passages, length);
+        let answer = match &self.inner.config.generator {
+            Some(model) => self.written(model.as_ref(), question, &passages)?,
+            None => generation::answer(question, &session.turns, &passages, length),
+        };
         generated.separator = answer.separator;
         let mut said = String::new();
         for mut statement in self.statements(&answer, &found) {
@@ -322,6 +329,43 @@ impl Call<'_> {
             generated.statements.push(statement);
         }
         Ok(())
+    }
+
+    /// The answer that a language model writes. It is there as a whole before any of it is told.
+    fn written(&self, model: &dyn Model, question: &str, passages: &[Passage]) -> Result<Answer, Refusal> {
+        let pointer = format!("{CONFIGURATION}/generationConfiguration");
+        let inference = |name: &str| {
+            let of_text = format!("{pointer}/inferenceConfig/textInferenceConfig/{name}");
+            self.body.pointer(&of_text)
+        };
+        let template = self.string(&format!("{pointer}/promptTemplate/textPromptTemplate"));
+        let conversation = Conversation {
+            messages: vec![Message {
+                role: Role::User,
+                blocks: vec![writing::prompt(template, question, passages)],
+            }],
+            max_tokens: inference("maxTokens").and_then(Value::as_u64).filter(|max| *max > 0),
+            temperature: inference("temperature").and_then(Value::as_f64),
+            top_p: inference("topP").and_then(Value::as_f64),
+            ..Conversation::default()
+        };
+        // Requests are answered beside the runtime, where waiting keeps nobody waiting.
+        let text = self.inner.tasks.runtime.block_on(async {
+            let mut text = String::new();
+            let mut speech = model.begin(Arc::new(conversation)).await?;
+            while let Some(said) = speech.next().await {
+                match said? {
+                    Utterance::Text(more) => text.push_str(&more),
+                    Utterance::End { .. } => return Ok(text),
+                }
+            }
+            Err(Failure::Unavailable("the answer was cut off".to_owned()))
+        });
+        match text {
+            Ok(text) => Ok(writing::answer(&text, passages.len())),
+            Err(Failure::Throttled(_)) => Err(Refusal::Throttling),
+            Err(failure) => Err(Refusal::DependencyFailed(failure.to_string())),
+        }
     }
 
     /// The answer's parts with their references, and what bad manners add.
