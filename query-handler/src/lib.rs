@@ -26,6 +26,7 @@ pub mod prompt;
 mod query;
 pub mod question;
 pub mod quotation;
+mod retrieval;
 mod session;
 pub mod text;
 pub mod upstream;
@@ -101,6 +102,7 @@ impl Handler for State {
             ("GET", "/sessions") => in_time(request, Box::pin(session::list(self, request))).await,
             ("GET", "/sessions/{session_id}") => in_time(request, Box::pin(session::get(self, request))).await,
             ("DELETE", "/sessions/{session_id}") => in_time(request, Box::pin(session::delete(self, request))).await,
+            ("POST", "/genai/retrieve") => in_time(request, Box::pin(self.retrieve(request))).await,
             _ => Err(Error::NotFound),
         }
     }

@@ -34,7 +34,7 @@ use crate::question::Question;
 use crate::{Shared, State};
 
 /// What is kept of a request's time for what follows an answer: storing it, and saying that it is over.
-const AFTERWARDS: Duration = Duration::from_secs(1);
+pub(crate) const AFTERWARDS: Duration = Duration::from_secs(1);
 /// How soon a status that could not be read is looked at again, and how often.
 const STATUS_RETRY: Duration = Duration::from_secs(1);
 const STATUS_RETRIES: u32 = 5;

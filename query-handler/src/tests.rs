@@ -2,6 +2,7 @@
 
 mod aws;
 mod chat;
+mod retrieval;
 mod session;
 mod stream;
 
@@ -29,9 +30,10 @@ use crate::fixture::{self, BUCKET, DOCUMENT, OTHER_DOCUMENT};
 const SESSION: &str = "0f3c4c6e-8f4e-4a0e-9d38-2f2f0c1f7a11";
 const NEXT_SESSION: &str = "77d1f3ba-0d5c-4f0a-8f5e-6f0d9c1b2a33";
 
-/// Plans: `standard` leaves the engine open, `managed` and `verified` name it.
+/// Plans: `standard` leaves the engine open, `managed` and `verified` name it, `shared` has the shared corpus.
 fn plans() -> Plans {
-    let plans = r#"{"standard":{},"managed":{"engine":"managed"},"verified":{"engine":"verified"}}"#;
+    let plans = r#"{"standard":{},"managed":{"engine":"managed"},"verified":{"engine":"verified"},
+        "shared":{"shared_corpus":true}}"#;
     let environment: Environment = [("BULKHEAD_PLANS", plans)].into_iter().collect();
     Plans::from_env(&environment, "BULKHEAD_PLANS").unwrap()
 }
