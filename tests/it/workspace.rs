@@ -37,6 +37,7 @@ fn crates_depend_on_whom_they_may() {
         ("bulkhead-local", &[][..]),
         ("bulkhead-cli", &[][..]),
         ("integration-tests", &["bulkhead-local", "bulkhead-cli"][..]),
+        ("bench", &["bulkhead-local", "bulkhead-cli"][..]),
         ("xtask", &["bulkhead-local"][..]),
     ]);
     assert_eq!(members, allowed.keys().copied().collect());

@@ -4,10 +4,12 @@
 //! * `lint`: the same without the tests.
 //! * `python`: the Python environment of the two, for the tests that need boto3 or schemathesis.
 //! * `package`: release builds of the functions, zipped, and measured if asked for.
+//! * `bench`: what a request costs, beside the least that could serve it.
 //!
 //! Not here: deployment (AWS SAM does that, see docs/operations.md) and any logic that a test or the local stack could
 //! hold.
 
+mod bench;
 mod expansion;
 // The same source as the local stack's, and not that crate: it would have to be compiled, with all its emulators, before
 // any check could begin, and once more with the features that the tests add.
@@ -54,6 +56,23 @@ enum Task {
         #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u16).range(1..))]
         runs: u16,
     },
+    /// Measures what a request costs, and writes it to target/bench/
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+/// One bench.
+#[derive(Subcommand)]
+enum Bench {
+    /// The model's first token until the client's first delta, beside a bare pass-through
+    Stream {
+        /// How often each of the two is measured, in turns
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..))]
+        rounds: u16,
+        /// Builds everything as for tests, which is quicker and says less
+        #[arg(long)]
+        debug: bool,
+    },
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -75,6 +94,10 @@ fn main() -> anyhow::Result<ExitCode> {
         }
         Task::Package { measure, runs } => {
             package::run(&workspace, measure.then_some(runs))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Bench(Bench::Stream { rounds, debug }) => {
+            bench::stream(&workspace, rounds, debug)?;
             Ok(ExitCode::SUCCESS)
         }
     }
