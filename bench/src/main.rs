@@ -1,8 +1,8 @@
 //! Benches: what a request costs through the whole gateway, beside the least that could serve it.
 //!
 //! Both sides of a comparison run in one process, in turns, against the same fakes, so that what they share cancels out
-//! and a ratio means something on any machine. Nothing is asserted: a time depends on the machine, and who reads it knows
-//! theirs. Results are printed, and written to `target/bench/`.
+//! and a ratio means something on any machine. Nothing is asserted: a time depends on the machine, and its reader knows
+//! which it was. Results are printed, and written to `target/bench/`.
 //!
 //! Not here: the time to start (`cargo xtask package --measure`), and load.
 

@@ -1,5 +1,6 @@
-//! The least that streams a model's answer to a browser: one hyper server that calls ConverseStream with the SDK, as the
-//! functions do, and forwards every token as a server-sent event. It knows no tenant, checks nothing, and stores nothing.
+//! The least that streams a model's answer to a browser: one hyper server that calls ConverseStream with the SDK, as
+//! the functions do, and forwards every token as a server-sent event. It knows no tenant, checks nothing, and stores
+//! nothing.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -57,7 +58,7 @@ impl Drop for PassThrough {
 }
 
 async fn serve(connection: TcpStream, client: Client, model: String) {
-    // As the gateway's own connections have it. Neither a client that leaves nor this option failing is of interest here.
+    // As the gateway's own connections have it. Neither a client that leaves nor this option failing is of interest.
     let _ = connection.set_nodelay(true);
     let service = service_fn(move |_request: Request<Incoming>| answer(client.clone(), model.clone()));
     let _ = hyper::server::conn::http1::Builder::new()

@@ -1,9 +1,9 @@
 //! How long the model's first token takes to the client.
 //!
-//! From the moment at which the fake model has its first token to the moment at which the client has read the first whole
-//! `delta`: once through the gateway, the Runtime API, the function and its checks, once through [`PassThrough`]. Everything
-//! but the functions runs in this process, so that both moments are of one clock. What comes before the model's first
-//! token (authorizer, retrieval, the firewall) is not measured here.
+//! From the moment at which the fake model has its first token to the moment at which the client has read the first
+//! whole `delta`: once through the gateway, the Runtime API, the function and its checks, once through [`PassThrough`].
+//! Everything but the functions runs in this process, so that both moments are of one clock. What comes before the
+//! model's first token (authorizer, retrieval, the firewall) is not measured here.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
