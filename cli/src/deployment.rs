@@ -164,7 +164,11 @@ impl Deployment {
         Ok(Events::new(self.request(call).await?))
     }
 
-    async fn request(&self, call: &Call) -> anyhow::Result<reqwest::Response> {
+    /// Sends a request; what comes back is the client's own answer, of which nothing was read but the head.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub async fn request(&self, call: &Call) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}{}", self.base_url, call.path);
         let mut request = self.client.request(call.method.clone(), &url);
         if let Some(token) = &call.token {

@@ -53,13 +53,13 @@ pub fn read(body: &[u8]) -> anyhow::Result<Vec<Event>> {
         .collect()
 }
 
-/// The text that the `delta` events make up, or what a `guardrail` event put in its place.
+/// The text that the `delta` events make up, or what a `guardrail` or a `done` event put in its place.
 pub fn text(events: &[Event]) -> String {
     events.iter().fold(String::new(), |text, event| {
-        let said = event.data.get("text").and_then(Value::as_str).unwrap_or_default();
-        match event.name.as_str() {
-            "delta" => text + said,
-            "guardrail" => said.to_owned(),
+        let said = event.data.get("text").and_then(Value::as_str);
+        match (event.name.as_str(), said) {
+            ("delta", Some(said)) => text + said,
+            ("guardrail" | "done", Some(said)) => said.to_owned(),
             _ => text,
         }
     })

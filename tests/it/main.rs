@@ -12,6 +12,7 @@ mod isolation;
 mod locks;
 mod questions;
 mod restart;
+mod streams;
 mod suspension;
 mod template;
 mod tenants;

@@ -28,7 +28,7 @@ async fn an_answer_cites_our_ids_and_nothing_of_the_platform() {
     }
     insta::assert_json_snapshot!(answer.json(), {
         ".sessionId" => insta::dynamic_redaction(|value, _| {
-            assert_eq!(value.as_str().unwrap().len(), 22);
+            assert_eq!(value.as_str().unwrap().len(), 26);
             "[session]"
         }),
         ".**.id" => "[document]",

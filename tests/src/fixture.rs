@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bulkhead_cli::deployment::{Answer, Call, Deployment};
-use bulkhead_cli::event::{self, Event};
+use bulkhead_cli::event::{self, Event, Events};
 use bulkhead_local::function::{self, Profile};
 use bulkhead_local::guardrail::Guardrail;
 use bulkhead_local::identity::TokenRequest;
@@ -149,6 +149,21 @@ impl Fixture {
             answer.text()
         );
         event::read(&answer.body).expect("events")
+    }
+
+    /// Sends a request, demands that it is answered by events, and leaves them to be read one by one.
+    ///
+    /// # Panics
+    /// The answer is another one.
+    pub async fn open(&self, call: &Call) -> Events {
+        let events = self.deployment.stream(call).await.expect("an answer");
+        assert_eq!(events.status.as_u16(), 200, "{} {}", call.method, call.path);
+        events
+    }
+
+    /// The contract.
+    pub fn contract(&self) -> &Contract {
+        &self.contract
     }
 
     /// A token of the stack's identity provider.
