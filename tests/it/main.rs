@@ -4,6 +4,7 @@
 
 mod aws;
 mod canary;
+mod chat;
 mod contract;
 mod crash;
 mod documents;
@@ -12,6 +13,7 @@ mod isolation;
 mod locks;
 mod questions;
 mod restart;
+mod sessions;
 mod streams;
 mod suspension;
 mod template;
