@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bulkhead_cli::deployment::Call;
-use bulkhead_cli::event::{self, Event};
+use bulkhead_cli::event::{self, Event, Events};
 use bulkhead_local::fault::{Effect, Fault, Matcher, StreamEffect, StreamFault};
 use bulkhead_local::knowledge_base::manner::{Injection, Scope, Usage};
 use bulkhead_local::lambda::Departure;
@@ -39,6 +39,15 @@ fn ask(tenant: &Tenant, body: &Value) -> Call {
 
 fn script(tenant: &Tenant, script: Script) {
     tenant.fixture().stack.models().script(&tenant.id, script);
+}
+
+/// The events up to the first words.
+async fn first_words(stream: &mut Events) -> Vec<Event> {
+    let mut events = Vec::new();
+    while event::text(&events).is_empty() {
+        events.push(stream.next().await.unwrap().expect("a delta"));
+    }
+    events
 }
 
 fn session_of(events: &[Event]) -> String {
@@ -81,10 +90,7 @@ async fn words_arrive_as_the_model_speaks_them_and_the_answer_is_kept() {
         Some("text/event-stream")
     );
     assert_eq!(stream.headers["cache-control"], "no-store");
-    let mut events = Vec::new();
-    while event::text(&events).is_empty() {
-        events.push(stream.next().await.unwrap().expect("a delta"));
-    }
+    let mut events = first_words(&mut stream).await;
     // The model has not gone on: this came before it had more to say.
     assert_eq!(event::text(&events), "The lamp");
     let session = session_of(&events);
@@ -299,10 +305,7 @@ async fn an_answer_is_finished_and_kept_although_its_reader_has_gone() {
             .fixture()
             .open(&ask(&tenant, &json!({"user_query": QUESTION})))
             .await;
-        let mut events = Vec::new();
-        while event::text(&events).is_empty() {
-            events.push(stream.next().await.unwrap().expect("a delta"));
-        }
+        let events = first_words(&mut stream).await;
         let session = session_of(&events);
         drop(stream);
         gate.open();
@@ -334,10 +337,7 @@ async fn without_transcripts_the_model_is_dropped_when_the_reader_has_gone() {
         .fixture()
         .open(&ask(&tenant, &json!({"user_query": QUESTION})))
         .await;
-    let mut events = Vec::new();
-    while event::text(&events).is_empty() {
-        events.push(stream.next().await.unwrap().expect("a delta"));
-    }
+    let events = first_words(&mut stream).await;
     let session = session_of(&events);
     drop(stream);
     let left = Instant::now();
