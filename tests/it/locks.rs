@@ -203,24 +203,35 @@ async fn every_retrieval_carries_the_callers_tenant() {
     a.ask(&hostile).await;
     a.ask_as(&a.reader(), json!({"user_query": QUESTION, "context": hostile}))
         .await;
+    let search = Call::new(Method::POST, "/genai/retrieve")
+        .token(a.reader())
+        .json(&json!({"query": hostile}));
+    fixture.expect(200, &search).await;
     let asked = retrievals(&fixture);
-    assert!(asked.iter().filter(|(tenant, _)| *tenant == a.id).count() >= 2);
+    assert!(asked.iter().filter(|(tenant, _)| *tenant == a.id).count() >= 3);
     for (tenant, request) in asked {
-        let filter = request
-            .pointer("/retrieveAndGenerateConfiguration/knowledgeBaseConfiguration/retrievalConfiguration/vectorSearchConfiguration/filter")
+        let configuration = request
+            .pointer("/retrieveAndGenerateConfiguration/knowledgeBaseConfiguration")
+            .unwrap_or(&request);
+        let filter = configuration
+            .pointer("/retrievalConfiguration/vectorSearchConfiguration/filter")
             .unwrap_or_else(|| panic!("a retrieval without a filter: {request}"));
-        // Whatever else it holds, it begins with one tenant's `equals`, and that tenant is the environment's.
-        let leaf = filter.pointer("/equals").or_else(|| filter.pointer("/andAll/0/equals"));
-        assert_eq!(leaf, Some(&json!({"key": "tenantId", "value": tenant})), "{filter}");
+        // Whatever else it holds, it begins with one tenant's `equals`, and that tenant is the environment's. Only the
+        // shared corpus may stand beside it.
+        let owner = filter.pointer("/andAll/0").unwrap_or(filter);
+        let equals = |owner: &str| json!({"equals": {"key": "tenantId", "value": owner}});
+        let alone = equals(&tenant);
+        let with_shared = json!({"orAll": [alone, equals("bulkhead-shared")]});
+        assert!([&alone, &with_shared].contains(&owner), "{filter}");
     }
 }
 
-/// Every RetrieveAndGenerate call that the front door saw, with the tenant of the environment that made it.
+/// Every search that the front door saw, with the tenant of the environment that made it.
 fn retrievals(fixture: &Fixture) -> Vec<(String, Value)> {
     let calls = fixture.stack.front_door().recorder().calls();
     calls
         .into_iter()
-        .filter(|call| call.operation == "RetrieveAndGenerate")
+        .filter(|call| call.operation.starts_with("Retrieve"))
         .map(|call| {
             (
                 call.caller

@@ -11,6 +11,7 @@ mod documents;
 mod fuzz;
 mod isolation;
 mod locks;
+mod narrowing;
 mod questions;
 mod restart;
 mod sessions;
