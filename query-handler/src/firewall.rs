@@ -373,7 +373,8 @@ impl Records {
         })
     }
 
-    /// The records that were found under the tenant and in the shared corpus.
+    /// What tests have read without a table.
+    #[cfg(test)]
     pub fn new(own: HashMap<DocumentId, Document>, shared: HashMap<DocumentId, Document>) -> Self {
         Self { own, shared }
     }
@@ -392,11 +393,6 @@ impl Released {
     #[cfg(test)]
     pub fn from_parts(parts: Vec<Part>) -> Self {
         Self { parts }
-    }
-
-    /// The parts, in the text's order.
-    pub fn parts(&self) -> &[Part] {
-        &self.parts
     }
 
     /// The parts, in the text's order, to be said.
