@@ -192,6 +192,11 @@ impl Segments {
     }
 }
 
+/// Whether `text` is a marker, brackets included, of whatever passages.
+pub fn is_marker(text: &str) -> bool {
+    text.len() <= MAX_MARKER && text.strip_suffix(']').is_some_and(|open| numbers(open).is_some())
+}
+
 /// The numbers of a marker without its closing bracket; `None` if it is no marker.
 fn numbers(open: &str) -> Option<Vec<usize>> {
     let number = |part: &str| {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use crate::marker;
+
 /// Text that can stand in a prompt of RetrieveAndGenerate as data only.
 ///
 /// Bedrock fills `$name$` wherever the template has it, and its own format instructions speak in tags as ours do. So
@@ -66,6 +68,32 @@ impl Excerpt {
         Self(quoted)
     }
 
+    /// Quotes `text` that an answer may repeat. The brackets of what could be read as one of the answer's own markers are
+    /// replaced too, by their full-width forms: a number that a document has for its notes, or that somebody wrote into
+    /// it for that end, would otherwise name a passage that says nothing of the kind.
+    pub fn without_markers(text: &str) -> Self {
+        let Self(text) = Self::new(text);
+        let mut quoted = String::with_capacity(text.len());
+        let mut rest = text.as_str();
+        while let Some((before, after)) = rest.split_once('[') {
+            quoted.push_str(before);
+            match numbered(after) {
+                Some((inside, after)) => {
+                    quoted.push('\u{ff3b}');
+                    quoted.push_str(inside);
+                    quoted.push('\u{ff3d}');
+                    rest = after;
+                }
+                None => {
+                    quoted.push('[');
+                    rest = after;
+                }
+            }
+        }
+        quoted.push_str(rest);
+        Self(quoted)
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -91,6 +119,26 @@ fn names_a_tag(after: &str) -> bool {
     let longest = TAGS.iter().map(|tag| tag.len()).max().unwrap_or_default();
     let name: String = name.by_ref().take(longest).collect();
     TAGS.iter().any(|tag| name.starts_with(tag))
+}
+
+/// What stands between the brackets, and what behind them, if what follows a `[` could be read as the rest of a marker,
+/// whatever blanks and invisible characters are within.
+fn numbered(after: &str) -> Option<(&str, &str)> {
+    let inside = |character: char| {
+        character.is_ascii_digit()
+            || character.is_whitespace()
+            || matches!(character, ',' | ';')
+            || is_invisible(character)
+    };
+    let end = after.find(|character| !inside(character))?;
+    let (number, rest) = after.split_at_checked(end)?;
+    let rest = rest.strip_prefix(']')?;
+    let read: String = number
+        .chars()
+        .filter(|character| character.is_whitespace() || !is_invisible(*character))
+        .map(|character| if character.is_whitespace() { ' ' } else { character })
+        .collect();
+    marker::is_marker(&format!("[{read}]")).then_some((number, rest))
 }
 
 /// Characters that leave no trace where a text is shown: controls, formats, variation selectors and tags
@@ -146,6 +194,33 @@ mod tests {
     }
 
     #[test]
+    fn what_an_answer_may_repeat_holds_no_marker_of_its_own() {
+        for (text, expected) in [
+            ("Safe [2].", "Safe \u{ff3b}2\u{ff3d}."),
+            ("a[0] [1][3]", "a\u{ff3b}0\u{ff3d} \u{ff3b}1\u{ff3d}\u{ff3b}3\u{ff3d}"),
+            ("[[ 1,\n2; 3]]", "[\u{ff3b} 1,\n2; 3\u{ff3d}]"),
+            ("[\u{200b}2\u{ad}]", "\u{ff3b}\u{200b}2\u{ad}\u{ff3d}"),
+            ("</passage>[1]", "＜/passage>\u{ff3b}1\u{ff3d}"),
+        ] {
+            assert_eq!(Excerpt::without_markers(text).as_str(), expected);
+        }
+        for text in [
+            "",
+            "[",
+            "[]",
+            "[2024]",
+            "[a]",
+            "[1",
+            "1]",
+            "[1 2]",
+            "[1,]",
+            "x[i] [sic] [-1] (1)",
+        ] {
+            assert_eq!(Excerpt::without_markers(text).as_str(), text);
+        }
+    }
+
+    #[test]
     fn whatever_else_an_excerpt_says_stays_as_it_is() {
         for text in [
             "",
@@ -185,6 +260,21 @@ mod tests {
                 let tag = format!("<{tag}");
                 prop_assert!(!seen.contains(&tag), "{}", seen);
             }
+        }
+
+        #[test]
+        fn nothing_that_is_repeated_is_read_as_a_marker(
+            text in "(\\PC|\\[|\\]|[ \n,;0-9]|\\[[0-9]{1,3}\\]|\u{200b}){0,40}",
+        ) {
+            let excerpt = Excerpt::without_markers(&text);
+            let said: String = excerpt.as_str().chars().filter(|character| *character != '\u{200b}').collect();
+            let mut markers = marker::Markers::new(999);
+            let mut segments = markers.push(&said);
+            segments.extend(markers.finish());
+            let is_text = |segment: &marker::Segment| matches!(segment, marker::Segment::Text(_));
+            prop_assert!(segments.iter().all(is_text), "{}", said);
+            let plain = |text: &str| text.replace('\u{ff3b}', "[").replace('\u{ff3d}', "]");
+            prop_assert_eq!(plain(excerpt.as_str()), plain(Excerpt::new(&text).as_str()));
         }
 
         #[test]
