@@ -296,8 +296,9 @@ impl Shared {
         };
         if let Some((conversation, mut turn)) = conversation {
             let memory = match (session, failure) {
-                (Some(_), Some(Error::Breach { .. })) => Memory::Tainted,
-                (Some(session), _) => Memory::Seen(session),
+                // A stream that ended early may have said what it rests on too late for the firewall to see it.
+                (Some(_), Some(_)) => Memory::Tainted,
+                (Some(session), None) => Memory::Seen(session),
                 (None, _) => Memory::Untouched,
             };
             said.record(&mut turn);

@@ -473,6 +473,34 @@ async fn the_context_that_was_lost_is_told_with_the_conversation() {
     assert_eq!(turns.iter().map(|turn| turn.number).collect::<Vec<_>>(), [1, 2]);
 }
 
+/// What Bedrock's session heard and nobody checked could be repeated by a later turn that cites something else.
+#[tokio::test(start_paused = true)]
+async fn a_session_that_was_not_checked_to_its_end_is_not_gone_on_with() {
+    let frames = || {
+        vec![
+            output("It has twelve."),
+            cited("It has twelve.", &[passage("acme", DOCUMENT)]),
+            output(SECRET),
+        ]
+    };
+    for upstream in [End::Cut, End::Stall] {
+        let aws = managed(frames(), upstream);
+        let heard = listen(&aws, config()).await.unwrap();
+        assert_eq!(end(&heard).name, "error");
+        assert_eq!(aws.sessions()[0].1, "");
+    }
+    // A reader who leaves before the citation comes, where nobody else will read it.
+    let aws = managed(frames(), End::Stall);
+    aws.set_profile("transcripts", json!({"BOOL": false}));
+    let state = state(&aws, config());
+    let request = fixture::request_to(STREAM, "acme", QUESTION, Duration::from_secs(150));
+    let mut body = state.handle(&request).await.unwrap().into_events().unwrap();
+    assert!(body.next().await.unwrap().starts_with(b"id: 1\nevent: session"));
+    drop(body);
+    assert!(state.background().unwrap().drain(Duration::from_secs(1)).await);
+    assert_eq!(aws.sessions()[0].1, "");
+}
+
 #[tokio::test(start_paused = true)]
 async fn text_arrives_byte_for_byte() {
     let said = "a\r\nb\rc\n\nd\u{2028}e\u{2029}f\ndata: x\nevent: done\n\n: y\u{0}\u{feff}\u{1f6a2}\u{e9}e\u{301} [1]";
