@@ -56,7 +56,8 @@ pub enum Memory {
     Untouched,
     /// It is known under this id and has seen the turn.
     Seen(String),
-    /// It holds what had to be refused, and what comes later could repeat it without citing anything.
+    /// It holds what had to be refused, or what was never checked, and what comes later could repeat it without citing
+    /// anything.
     Tainted,
 }
 
@@ -361,11 +362,12 @@ impl Opening {
         Ok(())
     }
 
-    /// The turn's number, if it was stored: what was not begun will not be.
+    /// The turn's number, if it was stored: what was not begun will not be. It is not waited for without end: the stream
+    /// must end before its function does, however slow the table is.
     pub async fn number(mut self) -> Option<u64> {
         if matches!(self.0, Stage::Running(_)) {
             // What went wrong is what the answer failed with, or it failed with something else first.
-            let _ = self.opened().await;
+            let _ = tokio::time::timeout(STORING, self.opened()).await;
         }
         match self.0 {
             Stage::Done(number) => number,
@@ -381,5 +383,21 @@ impl fmt::Debug for Opening {
             Stage::Running(_) => "Running",
             Stage::Done(_) => "Done",
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_that_is_not_stored_is_not_waited_for_without_end() {
+        let mut opening = Opening(Stage::Waiting {
+            work: Box::pin(std::future::pending()),
+            background: Background::new(),
+        });
+        opening.begin();
+        let number = tokio::time::timeout(STORING * 2, opening.number()).await;
+        assert_eq!(number.unwrap(), None);
     }
 }
