@@ -12,7 +12,8 @@ use serde::{Serialize, Serializer};
 use crate::firewall::Passage;
 use crate::model::Tokens;
 
-/// What is said when nothing may be: no document holds the answer, or none that the caller may see.
+/// What is said when nothing may be: no document holds the answer, or none that the caller may see. The prompts have
+/// models say the same, so that a stream in which one has said it needs no other text in its place.
 pub const NO_ANSWER: &str = "No exact answer was found in your documents.";
 
 /// What is said when a guardrail intervened and nothing is cited. Bedrock does not tell the message of a guardrail that

@@ -75,7 +75,7 @@ impl Engines {
         if end.intervened {
             // Which of the words are the guardrail's own is not said, and what it kept back may have begun to be said.
             sink.release(Piece::Guardrail(BLOCKED.to_owned())).await?;
-        } else if !cites {
+        } else if !cites && sink.said().text.trim() != NO_ANSWER {
             let nothing = NO_ANSWER.to_owned();
             let piece = if sink.said().text.is_empty() {
                 Piece::Delta(nothing)

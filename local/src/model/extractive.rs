@@ -19,8 +19,8 @@ use crate::knowledge_base::chunk::Chunk;
 use crate::knowledge_base::generation;
 use crate::knowledge_base::session::Turn;
 
-/// What it answers when the passages hold no answer.
-pub const NO_ANSWER: &str = "No exact answer was found in the documents.";
+/// What it answers when the passages hold no answer: the sentence that the product's rules ask every model for.
+pub const NO_ANSWER: &str = "No exact answer was found in your documents.";
 
 /// The longest answer, in characters.
 const LENGTH: usize = 8_000;

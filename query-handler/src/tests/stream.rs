@@ -184,6 +184,14 @@ async fn nothing_found_and_nothing_cited_say_so() {
     assert_eq!(end(&heard).data, json!({"guardrail_action": "NONE", "text": NO_ANSWER}));
     assert_eq!(turn(&aws).text, NO_ANSWER);
 
+    // What is said already need not be said instead of itself.
+    let words: Vec<&str> = NO_ANSWER.split_inclusive(' ').collect();
+    let aws = verified(speaking(&words, "end_turn"), End::Close);
+    let heard = listen(&aws, config()).await.unwrap();
+    assert_eq!(text(&heard), NO_ANSWER);
+    assert_eq!(end(&heard).data, json!({"guardrail_action": "NONE"}));
+    assert_eq!(turn(&aws).text, NO_ANSWER);
+
     let aws = managed(vec![output("It has nine."), cited("It has nine.", &[])], End::Close);
     let heard = listen(&aws, config()).await.unwrap();
     assert_eq!(text(&heard), NO_ANSWER);
