@@ -9,6 +9,7 @@ mod contract;
 mod crash;
 mod documents;
 mod fuzz;
+mod guardrails;
 mod isolation;
 mod locks;
 mod narrowing;

@@ -22,7 +22,8 @@ use crate::repository;
 /// How long anything that a test waits for may take.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A guardrail that every stack of the tests has and no function uses by itself: it blocks the word "dynamite".
+/// A guardrail that every stack of the tests has: it blocks the word "dynamite". Only the functions of
+/// [`Fixture::guarded`] use it.
 pub const GUARDRAIL: &str = "dynamite0000";
 
 /// A running stack with what tests ask of it.
@@ -66,29 +67,49 @@ pub fn config() -> StackConfig {
 }
 
 impl Fixture {
-    /// The stack that tests share. It lives in a thread of its own, because the tests' runtimes come and go, and as long as
-    /// the process; its children end when it does, because what they ask for events is gone.
+    /// The stack that tests share.
     ///
     /// # Panics
     /// It does not start.
     pub fn shared() -> Arc<Self> {
         static SHARED: OnceLock<Arc<Fixture>> = OnceLock::new();
-        Arc::clone(SHARED.get_or_init(|| {
-            let (sender, receiver) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_multi_thread()
-                    .enable_all()
-                    .build()
-                    .expect("a runtime");
-                runtime.block_on(async move {
-                    sender
-                        .send(Fixture::start(config()).await)
-                        .expect("somebody waits for the stack");
-                    std::future::pending::<()>().await;
-                });
-            });
-            receiver.recv().expect("the stack starts")
+        Arc::clone(SHARED.get_or_init(|| Self::lasting(config())))
+    }
+
+    /// The stack that tests of guardrails share: questions, answers and passages pass [`GUARDRAIL`].
+    ///
+    /// # Panics
+    /// It does not start.
+    pub fn guarded() -> Arc<Self> {
+        static GUARDED: OnceLock<Arc<Fixture>> = OnceLock::new();
+        Arc::clone(GUARDED.get_or_init(|| {
+            let mut config = config();
+            let guardrail = config.guardrails.pop().expect("the guardrail");
+            config.guard(guardrail);
+            config
+                .parameters
+                .insert("GuardrailPassages".to_owned(), "true".to_owned());
+            Self::lasting(config)
         }))
+    }
+
+    /// A stack that lives in a thread of its own, because the tests' runtimes come and go, and as long as the process; its
+    /// children end when it does, because what they ask for events is gone.
+    fn lasting(config: StackConfig) -> Arc<Self> {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async move {
+                sender
+                    .send(Fixture::start(config).await)
+                    .expect("somebody waits for the stack");
+                std::future::pending::<()>().await;
+            });
+        });
+        receiver.recv().expect("the stack starts")
     }
 
     /// A stack of a test's own.
