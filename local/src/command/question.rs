@@ -13,8 +13,16 @@ pub(super) struct Answer {
     pub(super) status: StatusCode,
     /// The answer, or the problem in one line.
     pub(super) text: String,
-    /// The titles of the documents that it cites, each once.
-    pub(super) sources: Vec<String>,
+    /// What it cites, each once.
+    pub(super) sources: Vec<Source>,
+}
+
+/// A document that an answer cites.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// The number that stands for it in the text, where there are such.
+    number: Option<u64>,
+    title: String,
 }
 
 /// Asks a question through the gateway.
@@ -35,7 +43,7 @@ pub(super) async fn ask(client: &Client, token: &str, question: &str) -> anyhow:
         });
     }
     let answer = body.pointer("/output/text").and_then(Value::as_str).unwrap_or_default();
-    let mut sources: Vec<String> = Vec::new();
+    let mut sources = Vec::new();
     for citation in body.get("citations").and_then(Value::as_array).into_iter().flatten() {
         sources_of(citation, &mut sources);
     }
@@ -46,18 +54,34 @@ pub(super) async fn ask(client: &Client, token: &str, question: &str) -> anyhow:
     })
 }
 
-/// Adds the titles of the documents that a citation refers to, those that are new.
-pub(super) fn sources_of(citation: &Value, sources: &mut Vec<String>) {
+/// Adds what a citation refers to, as far as it is new.
+pub(super) fn sources_of(citation: &Value, sources: &mut Vec<Source>) {
     let references = citation.get("retrievedReferences").and_then(Value::as_array);
     for reference in references.into_iter().flatten() {
-        let title = reference
-            .pointer("/metadata/title")
-            .and_then(Value::as_str)
-            .unwrap_or("untitled");
-        if !sources.iter().any(|source| source == title) {
-            sources.push(title.to_owned());
+        let title = reference.pointer("/metadata/title").and_then(Value::as_str);
+        let source = Source {
+            number: reference.pointer("/metadata/number").and_then(Value::as_u64),
+            title: title.unwrap_or("untitled").to_owned(),
+        };
+        if !sources.contains(&source) {
+            sources.push(source);
         }
     }
+}
+
+/// Sources in one line: `[1] one.pdf  [3] two.md` where the text has numbers, else `[one.pdf, two.md]`.
+pub(super) fn sources_line(sources: &[Source]) -> String {
+    let numbered: Option<Vec<String>> = sources
+        .iter()
+        .map(|source| source.number.map(|number| format!("[{number}] {}", source.title)))
+        .collect();
+    numbered.map_or_else(
+        || {
+            let titles: Vec<&str> = sources.iter().map(|source| source.title.as_str()).collect();
+            format!("[{}]", titles.join(", "))
+        },
+        |numbered| numbered.join("  "),
+    )
 }
 
 impl fmt::Display for Answer {
@@ -79,7 +103,7 @@ impl fmt::Display for Answer {
             write!(f, "{margin}{line}{end}")?;
         }
         if !self.sources.is_empty() {
-            write!(f, "\n  [{}]", self.sources.join(", "))?;
+            write!(f, "\n  {}", sources_line(&self.sources))?;
         }
         Ok(())
     }

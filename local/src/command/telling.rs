@@ -9,7 +9,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use super::client::{Client, problem};
-use super::question::sources_of;
+use super::question::{Source, sources_line, sources_of};
 
 /// What begins every line of an answer.
 const MARGIN: &str = "  ";
@@ -51,7 +51,7 @@ async fn tell(
         write(&telling.take(&name, &data));
         if let Some(good) = telling.ended {
             if !telling.sources.is_empty() {
-                write(&format!("\n{MARGIN}[{}]", telling.sources.join(", ")));
+                write(&format!("\n{MARGIN}{}", sources_line(&telling.sources)));
             }
             write("\n");
             return Ok(good);
@@ -65,7 +65,7 @@ async fn tell(
 #[derive(Default)]
 struct Telling {
     text: String,
-    sources: Vec<String>,
+    sources: Vec<Source>,
     /// Whether it ended well, once it has ended.
     ended: Option<bool>,
 }
@@ -153,6 +153,15 @@ mod tests {
         ];
         let expected = "  One\n  two three[2J\n  [episodes.pdf]\n";
         assert_eq!(told(&events).await, (Some(true), expected.to_owned()));
+
+        let passage = |number: u64, title: &str| json!({"metadata": {"title": title, "number": number}});
+        let citation = json!({"retrievedReferences": [passage(2, "a.md"), passage(1, "b.md"), passage(2, "a.md")]});
+        let events = [
+            delta("One [2][1]."),
+            ("citation", citation),
+            ("done", json!({"guardrail_action": "NONE"})),
+        ];
+        assert_eq!(told(&events).await.1, "  One [2][1].\n  [2] a.md  [1] b.md\n");
     }
 
     #[tokio::test]

@@ -109,10 +109,12 @@ async fn introduce(client: &Client, ready: &Ready, further: &[String], no_demo: 
     say!("\nTry, in another terminal:");
     if let Some(tenant) = tenants.first() {
         let token = client.tenant_token(tenant, "reader").await?;
-        say!(
-            "  curl -s {base_url}/genai/query -H 'Authorization: Bearer {token}' \\\n    \
-             -H 'Content-Type: application/json' -d '{{\"user_query\":\"List the episodes of season 2.\"}}'"
-        );
+        for (curl, path) in [("curl -s", "/genai/query"), ("curl -N", "/genai/query/stream")] {
+            say!(
+                "  {curl} {base_url}{path} -H 'Authorization: Bearer {token}' \\\n    \
+                 -H 'Content-Type: application/json' -d '{{\"user_query\":\"List the episodes of season 2.\"}}'"
+            );
+        }
     }
     say!("  curl -s {base_url}/tenants -H 'Authorization: Bearer {operator}'");
     let tenant = tenants.first().copied().unwrap_or("ID");
