@@ -213,6 +213,16 @@ impl Conversation {
         }
     }
 
+    /// As [`Conversation::close`], where there is no turn to store: a session that must not go on does not go on for that.
+    pub async fn abandon(&self, memory: &Memory) {
+        if *memory != Memory::Tainted {
+            return;
+        }
+        if !matches!(tokio::time::timeout(STORING, self.forget()).await, Ok(Ok(()))) {
+            tracing::error!("a conversation goes on after an answer that was refused");
+        }
+    }
+
     /// Stores a whole answer.
     ///
     /// # Errors

@@ -304,8 +304,9 @@ impl Shared {
             said.record(&mut turn);
             usage.record(&mut turn);
             end(&mut turn, failure, self.clock.now());
-            if let Some(number) = number {
-                conversation.close(turn, number, memory).await;
+            match number {
+                Some(number) => conversation.close(turn, number, memory).await,
+                None => conversation.abandon(&memory).await,
             }
         }
         let outcome = match ending {

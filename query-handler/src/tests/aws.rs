@@ -63,6 +63,8 @@ pub struct Aws {
     asked: Mutex<Vec<(&'static str, Value)>>,
     /// Whether the table refuses to be written.
     pub is_read_only: AtomicBool,
+    /// Whether the table refuses turns.
+    pub takes_no_turns: AtomicBool,
     /// Whether a stream that stalled was dropped.
     pub dropped: Arc<AtomicBool>,
     /// How many bytes of a stream come at once; all of a frame if 0.
@@ -186,6 +188,9 @@ impl Aws {
             },
             "PutItem" => {
                 let key = key(&request["Item"]);
+                if self.takes_no_turns.load(Ordering::Relaxed) && key.1.starts_with("TURN#") {
+                    return Err(());
+                }
                 let holds = match condition {
                     "" => true,
                     "attribute_exists(pk)" => items.contains_key(&key),

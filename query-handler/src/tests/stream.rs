@@ -510,6 +510,24 @@ async fn a_session_that_was_not_checked_to_its_end_is_not_gone_on_with() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_session_that_heard_what_was_refused_ends_although_its_turn_was_not_stored() {
+    let own = || [passage("acme", DOCUMENT)];
+    let foreign = [passage("acme-2", OTHER_DOCUMENT)];
+    let aws = managed(vec![output("Twelve."), cited("Twelve.", &own())], End::Close);
+    let first = listen(&aws, config()).await.unwrap();
+    assert_eq!(aws.sessions()[0].1, SESSION);
+    aws.takes_no_turns.store(true, Ordering::Relaxed);
+    aws.instead(
+        ASK_STREAM,
+        Reply::Stream(vec![output(SECRET), cited(SECRET, &foreign)], End::Close),
+    );
+    let body = json!({"user_query": "And doors?", "session_id": first[0].data["session_id"]});
+    let error = listen_to(&state(&aws, config()), &body.to_string()).await.unwrap_err();
+    assert!(matches!(error, Error::Breach { .. }));
+    assert_eq!(aws.sessions()[0].1, "");
+}
+
+#[tokio::test(start_paused = true)]
 async fn text_arrives_byte_for_byte() {
     let said = "a\r\nb\rc\n\nd\u{2028}e\u{2029}f\ndata: x\nevent: done\n\n: y\u{0}\u{feff}\u{1f6a2}\u{e9}e\u{301} [1]";
     // Cut between all characters, and the frames between all bytes.
