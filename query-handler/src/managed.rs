@@ -53,7 +53,7 @@ impl Engines {
         release.end(sink).await
     }
 
-    /// Releases the parts that rest on passages which stand and which pass the guardrail.
+    /// Releases the parts that rest on passages which stand and of which each passes the guardrail.
     async fn release(
         &self,
         ask: &Ask,
@@ -64,8 +64,10 @@ impl Engines {
     ) -> Result<(), Error> {
         let records = ask.records(&checked.documents()).await?;
         for part in firewall.release(checked, &records).into_parts() {
+            let all = part.passages.len();
             let passages = self.passages.admit(part.passages, ask.deadline).await?;
-            if !passages.is_empty() {
+            // The model has read those that do not pass, so that what it says may be theirs.
+            if passages.len() == all {
                 release.part(Part { passages, ..part }, sink).await?;
             }
         }

@@ -459,6 +459,29 @@ async fn a_guardrail_replaces_what_was_said() {
     assert!(matches!(error, Error::Breach { .. }));
 }
 
+/// What a part says may be from any of the passages that it rests on.
+#[tokio::test(start_paused = true)]
+async fn a_managed_part_that_rests_on_a_forbidden_passage_too_is_not_released() {
+    let judged = |action: &str| Reply::Answer(json!({"action": action, "usage": {}, "outputs": [], "assessments": []}));
+    let mixed = [
+        passage("acme", DOCUMENT),
+        passage_saying("acme", DOCUMENT, "Forbidden."),
+    ];
+    let frames = vec![
+        output("Twelve. Forbidden."),
+        cited("Twelve.", &mixed[..1]),
+        cited("Forbidden.", &mixed),
+    ];
+    let aws = managed(frames, End::Close);
+    // The first part's passage; both of the second part's together, then each by itself.
+    for action in ["NONE", "GUARDRAIL_INTERVENED", "NONE", "GUARDRAIL_INTERVENED"] {
+        aws.then(APPLY_GUARDRAIL, judged(action));
+    }
+    let heard = listen(&aws, guarded(true)).await.unwrap();
+    assert_eq!(text(&heard), "Twelve.");
+    assert_eq!(turn(&aws).text, "Twelve.");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_context_that_was_lost_is_told_with_the_conversation() {
     let good = || {
