@@ -172,13 +172,15 @@ impl<'a> Firewall<'a> {
         Ok(CheckedPassages { passages })
     }
 
-    /// Leaves out the passages of documents that are being deleted, are gone, or are not for the caller any more, and
-    /// then the parts that rest on none. `records` are the records of [`Checked::documents`].
+    /// Leaves out the parts that rest on a passage of a document that is being deleted, is gone, or is not for the caller
+    /// any more, and those that rest on none. `records` are the records of [`Checked::documents`].
     pub fn release(&self, checked: Checked, records: &Records) -> Released {
         let mut parts = Vec::new();
         for part in checked.parts {
+            let all = part.passages.len();
             let passages: Vec<Passage> = self.standing(part.passages, records).collect();
-            if !passages.is_empty() && !part.text.trim().is_empty() {
+            // The model has read those that don't stand any more, so that what it says may be theirs.
+            if !passages.is_empty() && passages.len() == all && !part.text.trim().is_empty() {
                 parts.push(Part {
                     text: part.text,
                     passages,
@@ -760,8 +762,8 @@ mod tests {
                 ..fixture::document(DOCUMENT)
             })
         };
-        let all: &[_] = &[("Of one.", 1), ("Of both.", 2)];
-        let less: &[_] = &[("Of both.", 1)];
+        let all: &[_] = &[("Of one.", 1), ("Of both.", 2), ("Of the other.", 1)];
+        let less: &[_] = &[("Of the other.", 1)];
         for (record, own, shared) in [
             (with(DocumentStatus::Indexed, "*"), all, all),
             (with(DocumentStatus::Processing, "hr"), all, less),
@@ -790,6 +792,7 @@ mod tests {
                         part("Uncited.", &[]),
                         part("Of one.", &[DOCUMENT]),
                         part("Of both.", &[DOCUMENT, OTHER_DOCUMENT]),
+                        part("Of the other.", &[OTHER_DOCUMENT]),
                         part(" ", &[OTHER_DOCUMENT]),
                     ],
                     cites: true,
