@@ -25,23 +25,32 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("AWS_REGION", "us-east-1"),
     ("AWS_SECRET_ACCESS_KEY", "secret-example"),
     ("AWS_SESSION_TOKEN", "token-example"),
+    ("BULKHEAD_ANSWER_MAX_SECS", "120"),
     ("BULKHEAD_BUCKET_NAME", "bulkhead-123456789012-us-east-1"),
     ("BULKHEAD_DATA_SOURCE_ID", "DSEXAMPLE1"),
     ("BULKHEAD_GUARDRAIL_ID", ""),
+    ("BULKHEAD_GUARDRAIL_PASSAGES", "false"),
     ("BULKHEAD_GUARDRAIL_VERSION", ""),
+    ("BULKHEAD_HEARTBEAT_SECS", "15"),
     ("BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS", "5"),
     (
         "BULKHEAD_ISSUERS",
         r#"[{"issuer":"https://issuer.example.com","audiences":["bulkhead"],"algorithms":["RS256"],"tenants":"*"}]"#,
     ),
+    ("BULKHEAD_JWKS_COOLDOWN_SECS", "10"),
+    ("BULKHEAD_JWKS_MAX_AGE_SECS", "300"),
+    ("BULKHEAD_JWKS_MAX_STALE_SECS", "3600"),
+    ("BULKHEAD_JWKS_TIMEOUT_MS", "2500"),
     ("BULKHEAD_KNOWLEDGE_BASE_ID", "KBEXAMPLE1"),
     ("BULKHEAD_MAX_TOKENS", "1024"),
     (
         "BULKHEAD_MODELS",
         r#"{"default":"arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"}"#,
     ),
+    ("BULKHEAD_PLANS", r#"{"standard":{}}"#),
     ("BULKHEAD_QUERY_DECOMPOSITION", "false"),
     ("BULKHEAD_STATUS_MAX_AGE_SECS", "20"),
+    ("BULKHEAD_STATUS_RECHECK_SECS", "20"),
     ("BULKHEAD_TABLE_NAME", "bulkhead"),
     ("BULKHEAD_TEMPERATURE", "0"),
 ];
@@ -187,6 +196,21 @@ mod tests {
     }
 
     const CALL: &str = r#"exec 3<>/dev/tcp/127.0.0.1/$port; printf "$1 HTTP/1.1\r\n\r\n" >&3; read -r -t 60 <&3"#;
+
+    #[test]
+    fn a_function_is_given_what_the_template_gives_it() {
+        let template = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/template.yaml"));
+        let template = template.unwrap();
+        let named = template.lines().filter_map(|line| line.trim_start().split_once(':'));
+        let wanted: Vec<&str> = named
+            .map(|(name, _)| name)
+            .filter(|name| name.starts_with("BULKHEAD_"))
+            .collect();
+        assert!(wanted.len() > 10, "{wanted:?}");
+        for variable in wanted {
+            assert!(ENVIRONMENT.iter().any(|(name, _)| *name == variable), "{variable}");
+        }
+    }
 
     /// One test, because a process that another thread starts meanwhile would hold the script open for writing.
     #[test]
