@@ -1,8 +1,8 @@
 //! What is said to a caller: pieces that may leave, and what they are together. A stream sends them one by one, a whole
 //! answer and a stored turn are the same pieces put together.
 //!
-//! Everything here has passed the firewall: a piece is made of its passages only ([`crate::managed`]) or of what was
-//! written from them ([`crate::verified`]).
+//! Everything here has passed the firewall: a piece is made of its passages only (`crate::managed`) or of what was
+//! written from them (`crate::verified`).
 
 use bulkhead_core::plan::EngineName;
 use bulkhead_core::session::SessionHandle;

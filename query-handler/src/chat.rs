@@ -5,7 +5,7 @@
 //!
 //! Nothing of it is stored, so that an answer whose reader has left is for nobody.
 //!
-//! Not here: how it is answered ([`crate::verified`]), and how a stream ends ([`crate::event`]).
+//! Not here: how it is answered (`crate::verified`), and how a stream ends ([`crate::event`]).
 
 use bulkhead_core::error::Error;
 use bulkhead_core::plan::EngineName;

@@ -3,7 +3,7 @@
 //! Clients know our handle only. It is looked up under the caller's tenant and user, so that a foreign, a forged and an
 //! expired one are all simply not there. Turns are stored under it, unless the tenant wants no transcripts, so that
 //! `verified` can be told what was said before, and a client that lost its stream finds its answer. Bedrock keeps a
-//! history of its own, of `managed`'s turns only; what it has not seen is told to it ([`Conversation::background`]).
+//! history of its own, of `managed`'s turns only; what it has not seen is told to it ([`Conversation::resumption`]).
 
 use std::fmt;
 use std::pin::Pin;

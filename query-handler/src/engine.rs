@@ -1,8 +1,8 @@
 //! The two engines behind one type: what is asked, where its answer goes, what it took.
 //!
-//! `managed` is RetrieveAndGenerate ([`crate::managed`]), `verified` is Retrieve, firewall, Converse ([`crate::verified`]).
+//! `managed` is RetrieveAndGenerate (`crate::managed`), `verified` is Retrieve, firewall, Converse (`crate::verified`).
 //! Both say their answer in the same pieces ([`crate::answer::Piece`]), and nothing but pieces leaves. Not here: which
-//! engine a question gets ([`crate::query`]).
+//! engine a question gets (`crate::query`).
 
 use aws_config::SdkConfig;
 use bulkhead_core::error::Error;

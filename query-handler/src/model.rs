@@ -3,7 +3,7 @@
 //! A prompt's question stands in a block of its own that the guardrail judges; passages, history and context stand beside
 //! it, unjudged: a guardrail takes what a document says for what the user wants
 //! (<https://docs.aws.amazon.com/bedrock/latest/userguide/guardrails-use-converse-api.html>). Not here: what prompts say
-//! ([`crate::prompt`]), and what becomes of a model's words ([`crate::verified`]).
+//! ([`crate::prompt`]), and what becomes of a model's words (`crate::verified`).
 
 use std::sync::OnceLock;
 use std::time::Duration;
