@@ -7,6 +7,7 @@ pub mod attribute;
 pub mod aws;
 pub mod background;
 pub mod config;
+pub mod credential;
 pub mod document;
 pub mod error;
 pub mod plan;

@@ -18,9 +18,9 @@ use crate::tenant::UnverifiedCaller;
 const MAX_JSON: usize = 64 * 1024;
 /// What is kept back of the function's time, to answer in.
 const MARGIN: Duration = Duration::from_millis(500);
-/// API Gateway gives a buffered integration 29 seconds
+/// The longest that a call whose answer is buffered is worked on: API Gateway gives its integration 29 seconds
 /// (<https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-execution-service-limits-table.html>).
-const LONGEST: Duration = Duration::from_secs(27);
+pub const LONGEST: Duration = Duration::from_secs(27);
 
 /// A call.
 #[derive(Debug)]

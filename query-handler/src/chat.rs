@@ -76,7 +76,8 @@ pub(crate) async fn stream(state: &State, request: &Request) -> Result<Response,
         filter: chat.filter,
         results: chat.results,
     };
-    let mut ask = state.ask(state.asker(context).await?, wish, deadline)?;
+    let data = state.data(&context, EngineName::Verified).await?;
+    let mut ask = state.ask(state.asker(context, data).await?, wish, deadline)?;
     // Whatever the plan says: the other engine knows no history but its own.
     ask.engine = EngineName::Verified;
     state.stream(request, ask, None).await

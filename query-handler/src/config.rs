@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bulkhead_core::config::{ConfigError, Environment};
+use bulkhead_core::credential::RoleArn;
 use bulkhead_core::error::Error;
 use bulkhead_core::plan::Plans;
 use bulkhead_core::profile::MAX_STATUS_AGE_SECS;
@@ -22,6 +23,7 @@ const MODELS: &str = "BULKHEAD_MODELS";
 const KNOWLEDGE_BASE_ID: &str = "BULKHEAD_KNOWLEDGE_BASE_ID";
 const MAX_TOKENS: &str = "BULKHEAD_MAX_TOKENS";
 const TEMPERATURE: &str = "BULKHEAD_TEMPERATURE";
+const DATA_ROLE_ARN: &str = "BULKHEAD_DATA_ROLE_ARN";
 const GUARDRAIL_ID: &str = "BULKHEAD_GUARDRAIL_ID";
 const GUARDRAIL_VERSION: &str = "BULKHEAD_GUARDRAIL_VERSION";
 const GUARDRAIL_PASSAGES: &str = "BULKHEAD_GUARDRAIL_PASSAGES";
@@ -34,6 +36,8 @@ const STATUS_RECHECK_SECS: &str = "BULKHEAD_STATUS_RECHECK_SECS";
 pub struct Config {
     /// The product's table.
     pub table_name: String,
+    /// The role that the function assumes for a tenant's data.
+    pub data_role: RoleArn,
     /// How old a tenant's status may be.
     pub status_max_age: Duration,
     /// The bucket of the documents: where every passage must come from.
@@ -119,6 +123,10 @@ impl Config {
         }
         Ok(Self {
             table_name: environment.required("BULKHEAD_TABLE_NAME")?.to_owned(),
+            data_role: environment
+                .required(DATA_ROLE_ARN)?
+                .parse()
+                .map_err(|error| ConfigError::new(DATA_ROLE_ARN, error))?,
             status_max_age: environment.seconds_or(
                 "BULKHEAD_STATUS_MAX_AGE_SECS",
                 MAX_STATUS_AGE_SECS,
@@ -220,6 +228,7 @@ mod tests {
     fn read(changes: &[(&str, &str)]) -> Result<Config, ConfigError> {
         let mut variables: BTreeMap<&str, &str> = BTreeMap::from([
             ("BULKHEAD_TABLE_NAME", "bulkhead"),
+            (DATA_ROLE_ARN, "arn:aws:iam::123456789012:role/data-role"),
             ("BULKHEAD_BUCKET_NAME", "bulkhead-documents"),
             (KNOWLEDGE_BASE_ID, "KB12345678"),
             (
@@ -253,6 +262,8 @@ mod tests {
             (&[(MODELS, "default")], MODELS),
             (&[(KNOWLEDGE_BASE_ID, "../../models")], KNOWLEDGE_BASE_ID),
             (&[(KNOWLEDGE_BASE_ID, " ")], KNOWLEDGE_BASE_ID),
+            (&[(DATA_ROLE_ARN, "")], DATA_ROLE_ARN),
+            (&[(DATA_ROLE_ARN, "data-role")], DATA_ROLE_ARN),
             (&[(MAX_TOKENS, "0")], MAX_TOKENS),
             (&[(TEMPERATURE, "1.1")], TEMPERATURE),
             (&[(TEMPERATURE, "NaN")], TEMPERATURE),

@@ -4,6 +4,8 @@
 //! Both say their answer in the same pieces ([`crate::answer::Piece`]), and nothing but pieces leaves. Not here: which
 //! engine a question gets (`crate::query`).
 
+use std::sync::Arc;
+
 use aws_config::SdkConfig;
 use bulkhead_core::error::Error;
 use bulkhead_core::plan::{EngineName, Plan};
@@ -12,6 +14,7 @@ use bulkhead_core::store::{SharedCorpus, TenantStore};
 use bulkhead_core::tenant::TenantContext;
 use tokio::time::Instant;
 
+use crate::Data;
 use crate::answer::{Piece, Said};
 use crate::config::Config;
 use crate::conversation::Opening;
@@ -25,6 +28,8 @@ use crate::model::{Models, Tokens};
 
 /// A question with all that an engine needs to answer it.
 pub struct Ask {
+    /// What the asker's tenant keeps.
+    pub(crate) data: Arc<Data>,
     /// Who asks.
     pub context: TenantContext,
     /// The profile of the asker's tenant.

@@ -41,13 +41,14 @@ use std::sync::Arc;
 
 use aws_config::SdkConfig;
 use bulkhead_core::background::Background;
+use bulkhead_core::credential::{CredentialCache, TenantCredentials};
 use bulkhead_core::error::Error;
 use bulkhead_core::plan::Plans;
 use bulkhead_core::profile::ProfileCache;
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::service::Handler;
-use bulkhead_core::store::{Registry, Table};
+use bulkhead_core::store::{Registry, TenantTable};
 use bulkhead_core::time::Clock;
 
 use crate::config::{Config, StreamConfig};
@@ -61,21 +62,33 @@ pub struct State {
 
 /// What of it an answer needs that outlives its call.
 struct Shared {
-    table: Table,
-    profiles: ProfileCache,
+    data: CredentialCache<Data>,
     plans: Plans,
     engines: Engines,
     streams: StreamConfig,
     clock: Clock,
 }
 
+/// What the environment's tenant keeps, reached with credentials for that tenant alone.
+pub(crate) struct Data {
+    table: TenantTable,
+    profiles: ProfileCache,
+}
+
 impl State {
     /// The function's state, for the account that `aws` reaches.
     pub fn new(config: Config, aws: &SdkConfig, clock: Clock) -> Self {
-        let table = Table::new(aws, &config.table_name);
+        let background = Background::new();
+        let (table_name, status_max_age, its_clock) = (config.table_name.clone(), config.status_max_age, clock.clone());
+        let open = move |credentials: &TenantCredentials| {
+            let table = TenantTable::new(credentials, &table_name);
+            Data {
+                profiles: ProfileCache::new(Registry::new(table.table()), status_max_age, its_clock.clone()),
+                table,
+            }
+        };
         let shared = Shared {
-            profiles: ProfileCache::new(Registry::new(&table), config.status_max_age, clock.clone()),
-            table,
+            data: CredentialCache::new(config.data_role.clone(), aws, open, &background, clock.clone()),
             engines: Engines::new(&config, aws),
             plans: config.plans,
             streams: config.streams,
@@ -83,7 +96,7 @@ impl State {
         };
         Self {
             shared: Arc::new(shared),
-            background: Background::new(),
+            background,
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::firewall::{Documents, Records};
 use crate::history::HistoryTurn;
 use crate::narrowing::UnverifiedNarrowing;
 use crate::question::Question;
-use crate::{Shared, State};
+use crate::{Data, Shared, State};
 
 /// What is kept of a request's time for what follows an answer: storing it, and saying that it is over.
 pub(crate) const AFTERWARDS: Duration = Duration::from_secs(1);
@@ -41,6 +41,7 @@ const STATUS_RETRIES: u32 = 5;
 
 /// A caller who may ask, and whom the tenant's status does not keep from it.
 pub(crate) struct Asker {
+    pub data: Arc<Data>,
     pub context: TenantContext,
     pub profile: Profile,
     pub plan: Plan,
@@ -118,12 +119,12 @@ impl State {
     ) -> Result<(Ask, Conversation, Turn), Error> {
         let context = self.caller(request)?;
         let question = Question::read(request)?;
-        let store = TenantStore::new(&self.shared.table, &context, &self.shared.clock);
-        // All are awaited and the tenant's status is looked at first, so that a suspended tenant learns nothing else.
-        let (asker, conversation, ()) = tokio::join!(
-            self.asker(context),
+        let data = self.data(&context, engine).await?;
+        let store = TenantStore::new(&data.table, &context, &self.shared.clock);
+        // Both are awaited and the tenant's status is looked at first, so that a suspended tenant learns nothing else.
+        let (asker, conversation) = tokio::join!(
+            self.asker(context, data),
             Conversation::find(&store, &question.thread, &self.shared.clock),
-            async { self.shared.engines.warm(engine) },
         );
         let (asker, conversation) = (asker?, conversation?);
         let conversation = conversation.with_transcripts(asker.profile.transcripts);
@@ -168,16 +169,29 @@ impl State {
         Ok(context)
     }
 
+    /// What the caller's tenant keeps. While its first call awaits the credentials, the clients of `engine` are built, which
+    /// need none of them.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`], [`Error::Internal`], [`Error::Isolation`].
+    pub(crate) async fn data(&self, context: &TenantContext, engine: EngineName) -> Result<Arc<Data>, Error> {
+        let (data, ()) = tokio::join!(self.shared.data.of(context), async {
+            self.shared.engines.warm(engine);
+        });
+        data
+    }
+
     /// The caller with what the tenant may do.
     ///
     /// # Errors
     /// [`Error::TenantUnknown`], [`Error::TenantSuspended`], [`Error::Unavailable`].
-    pub(crate) async fn asker(&self, context: TenantContext) -> Result<Asker, Error> {
-        let profile = self.shared.profiles.active(&context).await?;
+    pub(crate) async fn asker(&self, context: TenantContext, data: Arc<Data>) -> Result<Asker, Error> {
+        let profile = data.profiles.active(&context).await?;
         let plan = self.shared.plans.of(&profile)?.clone();
         Ok(Asker {
-            store: TenantStore::new(&self.shared.table, &context, &self.shared.clock),
-            shared: SharedCorpus::new(&self.shared.table, &context, &plan),
+            store: TenantStore::new(&data.table, &context, &self.shared.clock),
+            shared: SharedCorpus::new(&data.table, &context, &plan),
+            data,
             context,
             profile,
             plan,
@@ -190,6 +204,7 @@ impl State {
     /// [`Error::Unprocessable`] if the tenant has not declared what the filter names, [`Error::Isolation`].
     pub(crate) fn ask(&self, asker: Asker, wish: Wish, deadline: Instant) -> Result<Ask, Error> {
         let Asker {
+            data,
             context,
             profile,
             plan,
@@ -207,6 +222,7 @@ impl State {
             session: None,
             context_reset: false,
             results: wish.results,
+            data,
             context,
             profile,
             plan,
@@ -273,7 +289,7 @@ impl Shared {
             tokio::select! {
                 biased;
                 made = making => made.map_or_else(Ending::Failed, Ending::Made),
-                stopped = self.stopped(&ask.context) => Ending::Failed(stopped),
+                stopped = self.stopped(&ask) => Ending::Failed(stopped),
                 () = sleep_until(ask.deadline) => Ending::Failed(Error::Timeout("the answer took too long".into())),
                 () = reader_gone, if !will_be_read => Ending::Left,
             }
@@ -329,12 +345,12 @@ impl Shared {
     }
 
     /// Comes back with the reason once the tenant may not be answered any more, however long it is waited for.
-    async fn stopped(&self, context: &TenantContext) -> Error {
+    async fn stopped(&self, ask: &Ask) -> Error {
         let mut unread = 0;
         let mut pause = self.streams.status_recheck;
         loop {
             sleep(pause).await;
-            match self.profiles.active(context).await {
+            match ask.data.profiles.active(&ask.context).await {
                 Ok(_) => (unread, pause) = (0, self.streams.status_recheck),
                 // A status that can't be read is not a good one, but a blink of the table stops no stream.
                 Err(error @ Error::Unavailable(_)) => {

@@ -48,10 +48,8 @@ impl State {
             filter: body.filter,
             results: question::results(body.number_of_results)?,
         };
-        let (asker, ()) = tokio::join!(self.asker(context), async {
-            self.shared.engines.warm(EngineName::Managed);
-        });
-        let ask = self.ask(asker?, wish, deadline)?;
+        let data = self.data(&context, EngineName::Managed).await?;
+        let ask = self.ask(self.asker(context, data).await?, wish, deadline)?;
         let passages = self.shared.engines.checked_passages(&ask, &ask.question).await?;
         tracing::info!(passages = passages.len(), "retrieved");
         let found = Found {

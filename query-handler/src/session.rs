@@ -76,9 +76,10 @@ struct Output {
 pub(crate) async fn list(state: &State, request: &Request) -> Result<Response, Error> {
     let context = state.caller(request)?;
     let wanted = page(request)?;
-    let store = TenantStore::new(&state.shared.table, &context, &state.shared.clock);
+    let data = state.shared.data.of(&context).await?;
+    let store = TenantStore::new(&data.table, &context, &state.shared.clock);
     // All are awaited and the tenant's status is looked at first, so that a suspended tenant learns nothing else.
-    let (asker, page) = tokio::join!(state.asker(context), store.sessions(&wanted));
+    let (asker, page) = tokio::join!(state.asker(context, data), store.sessions(&wanted));
     asker?;
     let page = page?;
     let body = SessionList {
@@ -92,13 +93,14 @@ pub(crate) async fn list(state: &State, request: &Request) -> Result<Response, E
 pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Error> {
     let context = state.caller(request)?;
     let wanted = page(request)?;
-    let store = TenantStore::new(&state.shared.table, &context, &state.shared.clock);
+    let data = state.shared.data.of(&context).await?;
+    let store = TenantStore::new(&data.table, &context, &state.shared.clock);
     let found = async {
         let handle = handle(request)?;
         let (session, turns) = tokio::join!(store.session(&handle), store.turns_page(&handle, &wanted));
         Ok::<_, Error>((session?.ok_or(Error::NotFound)?, turns?))
     };
-    let (asker, found) = tokio::join!(state.asker(context), found);
+    let (asker, found) = tokio::join!(state.asker(context, data), found);
     let (asker, (session, page)) = (asker?, found?);
 
     let documents = Documents::of_turns(&page.items);
@@ -123,7 +125,9 @@ pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Er
 
 /// `DELETE /sessions/{session_id}`.
 pub(crate) async fn delete(state: &State, request: &Request) -> Result<Response, Error> {
-    let asker = state.asker(state.caller(request)?).await?;
+    let context = state.caller(request)?;
+    let data = state.shared.data.of(&context).await?;
+    let asker = state.asker(context, data).await?;
     asker.store.delete_session(&handle(request)?).await?;
     Ok(Response::empty(StatusCode::NO_CONTENT))
 }

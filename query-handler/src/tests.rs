@@ -2,6 +2,7 @@
 
 mod aws;
 mod chat;
+mod credential;
 mod retrieval;
 mod session;
 mod stream;
@@ -21,7 +22,9 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use self::aws::{APPLY_GUARDRAIL, ASK, Aws, CONVERSE, RETRIEVE, Reply, found, passage, passage_saying, sdk, spoken};
+use self::aws::{
+    APPLY_GUARDRAIL, ASK, Aws, CONVERSE, DATA_ROLE, RETRIEVE, Reply, found, passage, passage_saying, sdk, spoken,
+};
 use crate::State;
 use crate::answer::{BLOCKED, NO_ANSWER};
 use crate::config::{Config, GuardrailConfig, KnowledgeBaseConfig, ModelConfig, StreamConfig};
@@ -41,6 +44,7 @@ fn plans() -> Plans {
 fn config() -> Config {
     Config {
         table_name: "bulkhead".to_owned(),
+        data_role: DATA_ROLE.parse().unwrap(),
         status_max_age: Duration::ZERO,
         bucket_name: BUCKET.to_owned(),
         plans: plans(),

@@ -32,7 +32,7 @@ const ATTEMPTS: usize = 4;
 
 /// `POST /documents/{document_id}/complete`.
 pub(crate) async fn complete(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     let (_, document) = visit.document(request).await?;
     let published = match stage(&document)? {
         Stage::Completed => Published::Before(document),

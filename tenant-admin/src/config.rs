@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bulkhead_core::config::{ConfigError, Environment};
+use bulkhead_core::credential::RoleArn;
 use bulkhead_core::document::MAX_BUCKET_NAME;
 use bulkhead_core::plan::Plans;
 use bulkhead_core::profile::MAX_STATUS_AGE_SECS;
@@ -15,6 +16,8 @@ const MAX_INGESTION_STATUS_AGE_SECS: u64 = 300;
 pub struct Config {
     /// `BULKHEAD_TABLE_NAME`: the product's table.
     pub table_name: String,
+    /// `BULKHEAD_DATA_ROLE_ARN`: the role that the function assumes for a tenant's data.
+    pub data_role: RoleArn,
     /// `BULKHEAD_STATUS_MAX_AGE_SECS` (20, at most 20): how old the tenant's status may be.
     pub status_max_age: Duration,
     /// `BULKHEAD_BUCKET_NAME`: the bucket, with a name of at most [`MAX_BUCKET_NAME`] characters.
@@ -47,6 +50,10 @@ impl Config {
         }
         Ok(Self {
             table_name: required("BULKHEAD_TABLE_NAME")?,
+            data_role: environment
+                .required("BULKHEAD_DATA_ROLE_ARN")?
+                .parse()
+                .map_err(|error| ConfigError::new("BULKHEAD_DATA_ROLE_ARN", error))?,
             status_max_age: environment.seconds_or(
                 "BULKHEAD_STATUS_MAX_AGE_SECS",
                 MAX_STATUS_AGE_SECS,
@@ -72,6 +79,7 @@ mod tests {
     fn with(variable: &'static str, value: &str) -> Result<Config, ConfigError> {
         let mut variables = vec![
             ("BULKHEAD_TABLE_NAME", "table"),
+            ("BULKHEAD_DATA_ROLE_ARN", "arn:aws:iam::123456789012:role/data-role"),
             ("BULKHEAD_BUCKET_NAME", "bucket"),
             ("BULKHEAD_KNOWLEDGE_BASE_ID", "KB12345678"),
             ("BULKHEAD_DATA_SOURCE_ID", "DS12345678"),

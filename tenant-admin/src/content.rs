@@ -15,7 +15,7 @@ use crate::{Readable, State};
 
 /// `PUT /documents/{document_id}/content`. It may be repeated until the document is completed.
 pub(crate) async fn put(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     let (_, document) = visit.document(request).await?;
     check(&document, request.header("Content-Type")?, request.body())?;
     visit.objects.put_upload(&document, request.body()).await?;
@@ -51,7 +51,7 @@ fn check(document: &Document, content_type: Option<&str>, content: &[u8]) -> Res
 
 /// `GET /documents/{document_id}/content`.
 pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Reader)?;
+    let visit = state.admit(state.caller(request, Role::Reader)?).await?;
     let link = match visit.readable(request).await? {
         (profile, Readable::Own(document)) => {
             if !may_read(&document, &profile, &visit.context) {

@@ -39,7 +39,7 @@ struct DocumentList<'a> {
 
 /// `POST /documents`.
 pub(crate) async fn declare(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     let profile = visit.profile().await?;
     let key = request.header("Idempotency-Key")?.map(parse_key).transpose()?;
     let declared = request.json::<DeclareDocument>()?.parse(&profile)?;
@@ -65,12 +65,13 @@ pub(crate) async fn declare(state: &State, request: &Request) -> Result<Response
 
 /// `GET /documents`.
 pub(crate) async fn list(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let context = state.caller(request, Role::Admin)?;
     let wanted = PageRequest::parse(request.query_parameter("limit")?, request.query_parameter("cursor")?)?;
     let status = request
         .query_parameter("status")?
         .map(|text| DocumentStatus::parse(text).ok_or_else(|| Error::invalid_at("?status", "Not a document's status.")))
         .transpose()?;
+    let visit = state.admit(context).await?;
     let (_, page) = tokio::try_join!(
         visit.profile(),
         visit.store.documents(status, wanted.limit, wanted.cursor.as_ref())
@@ -87,7 +88,7 @@ pub(crate) async fn list(state: &State, request: &Request) -> Result<Response, E
 
 /// `GET /documents/{document_id}`.
 pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     let document = match visit.readable(request).await? {
         (_, Readable::Own(document)) => document,
         // Its owner has it looked after.
@@ -100,7 +101,7 @@ pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Er
 
 /// `DELETE /documents/{document_id}`. Repeating it goes on with it.
 pub(crate) async fn delete(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     let (_, document) = visit.document(request).await?;
     let (document, extent) = mark(&visit, document).await?;
     let document = match extent {

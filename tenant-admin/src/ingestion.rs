@@ -387,7 +387,7 @@ async fn submit_now(visit: &Visit<'_>, documents: Vec<Document>) -> Vec<Document
     }
     let knowledge_base = &visit.state.knowledge_base;
     let has_ended = |job: String| async move { knowledge_base.has_ended(&job).await };
-    let lease = match visit.state.lease.take_direct(has_ended).await {
+    let lease = match visit.data.lease.take_direct(has_ended).await {
         Ok(Some(lease)) => lease,
         Ok(None) => {
             tracing::info!("a sync is running; documents wait for it");

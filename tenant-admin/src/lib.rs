@@ -15,9 +15,12 @@ mod object;
 mod sidecar;
 mod tenant;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use bulkhead_core::background::Background;
+use bulkhead_core::credential::{CredentialCache, TenantCredentials};
 use bulkhead_core::document::{Document, DocumentId};
 use bulkhead_core::error::Error;
 use bulkhead_core::plan::Plans;
@@ -25,7 +28,7 @@ use bulkhead_core::profile::{Profile, ProfileCache};
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
 use bulkhead_core::service::Handler;
-use bulkhead_core::store::{IngestionLease, Registry, SharedCorpus, Table, TenantStore};
+use bulkhead_core::store::{IngestionLease, Registry, SharedCorpus, TenantStore, TenantTable};
 use bulkhead_core::tenant::{Role, TenantContext};
 use bulkhead_core::time::Clock;
 
@@ -36,27 +39,42 @@ use self::object::{Bucket, Objects, SharedObjects};
 /// What the handlers share for the life of the environment, which serves one tenant.
 pub struct State {
     clock: Clock,
-    profiles: ProfileCache,
+    data: CredentialCache<Data>,
+    background: Background,
     plans: Plans,
-    table: Table,
-    bucket: Bucket,
-    lease: IngestionLease,
     knowledge_base: KnowledgeBase,
     ingestion_status_max_age: Duration,
+}
+
+/// What the environment's tenant keeps, and the lease, reached with credentials for that tenant alone.
+struct Data {
+    table: TenantTable,
+    profiles: ProfileCache,
+    bucket: Bucket,
+    lease: IngestionLease,
 }
 
 impl State {
     /// The state of a function so configured, in the account that `aws` reaches.
     pub fn new(config: &Config, aws: &SdkConfig, clock: Clock) -> Self {
-        let table = Table::new(aws, &config.table_name);
+        let background = Background::new();
+        let (its_config, its_clock) = (config.clone(), clock.clone());
+        let open = move |credentials: &TenantCredentials| {
+            let table = TenantTable::new(credentials, &its_config.table_name);
+            let registry = Registry::new(table.table());
+            Data {
+                profiles: ProfileCache::new(registry, its_config.status_max_age, its_clock.clone()),
+                bucket: Bucket::new(credentials, &its_config.bucket_name),
+                lease: IngestionLease::new(table.table(), &its_clock),
+                table,
+            }
+        };
         Self {
-            profiles: ProfileCache::new(Registry::new(&table), config.status_max_age, clock.clone()),
+            data: CredentialCache::new(config.data_role.clone(), aws, open, &background, clock.clone()),
+            background,
             plans: config.plans.clone(),
-            bucket: Bucket::new(aws, &config.bucket_name),
-            lease: IngestionLease::new(&table, &clock),
             knowledge_base: KnowledgeBase::new(aws, config),
             ingestion_status_max_age: config.ingestion_status_max_age,
-            table,
             clock,
         }
     }
@@ -75,15 +93,22 @@ impl State {
         }
     }
 
-    /// Begins a call: the caller must be this environment's and have `role`. That the tenant is active is still to be
-    /// seen, by [`Visit::profile`] or [`Visit::document`].
-    fn admit(&self, request: &Request, role: Role) -> Result<Visit<'_>, Error> {
+    /// The caller, who must be this environment's and have `role`.
+    fn caller(&self, request: &Request, role: Role) -> Result<TenantContext, Error> {
         let context = TenantContext::new(request.caller(), &self.clock)?;
         context.require(role)?;
+        Ok(context)
+    }
+
+    /// Opens to a caller what is their tenant's. That the tenant is active is still to be seen, by [`Visit::profile`] or
+    /// [`Visit::document`].
+    async fn admit(&self, context: TenantContext) -> Result<Visit<'_>, Error> {
+        let data = self.data.of(&context).await?;
         Ok(Visit {
             state: self,
-            store: TenantStore::new(&self.table, &context, &self.clock),
-            objects: self.bucket.of(&context),
+            store: TenantStore::new(&data.table, &context, &self.clock),
+            objects: data.bucket.of(&context),
+            data,
             context,
         })
     }
@@ -96,20 +121,25 @@ impl Handler for State {
             .await
             .map_err(|elapsed| Error::Timeout(elapsed.into()))?
     }
+
+    fn background(&self) -> Option<&Background> {
+        Some(&self.background)
+    }
 }
 
 /// One call of a caller with the role that it needs: who asks, and the doors to what is their tenant's.
 pub(crate) struct Visit<'a> {
     state: &'a State,
+    data: Arc<Data>,
     context: TenantContext,
     store: TenantStore,
-    objects: Objects<'a>,
+    objects: Objects,
 }
 
-impl<'a> Visit<'a> {
+impl Visit<'_> {
     /// The tenant's profile, if it is active.
     async fn profile(&self) -> Result<Profile, Error> {
-        self.state.profiles.active(&self.context).await
+        self.data.profiles.active(&self.context).await
     }
 
     /// The document that the path names, and the tenant's profile if it is active.
@@ -120,19 +150,19 @@ impl<'a> Visit<'a> {
 
     /// As [`Visit::document`], but where the tenant's plan says so the path may also name a document that the vendor shares
     /// and that answers may cite.
-    async fn readable(&self, request: &Request) -> Result<(Profile, Readable<'a>), Error> {
+    async fn readable(&self, request: &Request) -> Result<(Profile, Readable), Error> {
         let id = named(request)?;
         let (profile, document) = self.record(id.as_ref()).await?;
         if let Some(document) = document {
             return Ok((profile, Readable::Own(document)));
         }
         let plan = self.state.plans.of(&profile)?;
-        let (Some(corpus), Some(id)) = (SharedCorpus::new(&self.state.table, &self.context, plan), id) else {
+        let (Some(corpus), Some(id)) = (SharedCorpus::new(&self.data.table, &self.context, plan), id) else {
             return Err(Error::NotFound);
         };
         let document = corpus.document(&id).await?.filter(content::is_there);
         let document = document.ok_or(Error::NotFound)?;
-        let content = self.state.bucket.shared(corpus);
+        let content = self.data.bucket.shared(corpus);
         Ok((profile, Readable::Shared { document, content }))
     }
 
@@ -150,14 +180,11 @@ impl<'a> Visit<'a> {
 }
 
 /// A document that a tenant may read about.
-enum Readable<'a> {
+enum Readable {
     /// Its own, in any state.
     Own(Document),
     /// The vendor's, which it can only read.
-    Shared {
-        document: Document,
-        content: SharedObjects<'a>,
-    },
+    Shared { document: Document, content: SharedObjects },
 }
 
 /// The id in the path; `None` for what can't be one.

@@ -1,7 +1,12 @@
 //! The tenant's objects in the bucket: the one place that calls S3.
 //!
-//! Keys are derived from the context's tenant (or the shared owner, to read) and the document's id, never from a name. What arrives stands under `u/`,
-//! which the knowledge base does not read; documents and their sidecars stand under `t/`, which it does.
+//! Keys are derived from the context's tenant (or the shared owner, to read) and the document's id, never from a name. What
+//! arrives stands under `u/`, which the knowledge base does not read; documents and their sidecars stand under `t/`, which it
+//! does.
+//!
+//! A tenant's credentials can't list the bucket, and to those S3 answers 403 and not 404 for an object that is not there
+//! (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html>). So a refused read of one of the tenant's own keys
+//! says that nothing is there. A write that is refused is an error in any case.
 
 use std::time::Duration;
 
@@ -10,11 +15,14 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::ResponseChecksumValidation;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::ChecksumMode;
+use bulkhead_core::credential::{ASSURED, TenantCredentials};
 use bulkhead_core::document::{Document, ObjectKey};
 use bulkhead_core::error::Error;
+use bulkhead_core::request::LONGEST;
 use bulkhead_core::store::SharedCorpus;
 use bulkhead_core::tenant::{TenantContext, TenantId};
 use data_encoding::{BASE64, HEXLOWER};
@@ -26,17 +34,24 @@ use crate::sidecar::Sidecar;
 /// How long a link to content lasts.
 const LINK_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
+/// A link ends with the credentials that it was signed with, which were looked at when the call began.
+const _: () = assert!(LINK_LIFETIME.as_secs() + LONGEST.as_secs() <= ASSURED.as_secs());
+
 /// The product's bucket. It can't be asked anything: [`Objects`] can.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Bucket {
     client: Client,
     name: String,
 }
 
 impl Bucket {
-    /// The bucket `name` in the account that `aws` reaches.
-    pub(crate) fn new(aws: &SdkConfig, name: &str) -> Self {
-        let configuration = aws_sdk_s3::config::Builder::from(aws)
+    /// The bucket `name`, for the tenant whose credentials these are.
+    pub(crate) fn new(credentials: &TenantCredentials, name: &str) -> Self {
+        Self::over(credentials.configuration(), name)
+    }
+
+    fn over(configuration: &SdkConfig, name: &str) -> Self {
+        let configuration = aws_sdk_s3::config::Builder::from(configuration)
             // A checksum is of a whole object: it can't be compared with the beginning of one, and a link that asked for
             // it would not work in a browser.
             .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
@@ -48,16 +63,16 @@ impl Bucket {
     }
 
     /// The objects of the context's tenant.
-    pub(crate) fn of(&self, context: &TenantContext) -> Objects<'_> {
+    pub(crate) fn of(&self, context: &TenantContext) -> Objects {
         Objects {
-            bucket: self,
+            bucket: self.clone(),
             tenant: context.tenant().clone(),
         }
     }
 
     /// The objects of the documents that the vendor shares, for who may read those.
-    pub(crate) fn shared(&self, _proof: SharedCorpus) -> SharedObjects<'_> {
-        SharedObjects { bucket: self }
+    pub(crate) fn shared(&self, _proof: SharedCorpus) -> SharedObjects {
+        SharedObjects { bucket: self.clone() }
     }
 
     /// A link to an object that lasts five minutes.
@@ -80,18 +95,18 @@ impl Bucket {
 
 /// The objects of one tenant.
 #[derive(Debug)]
-pub(crate) struct Objects<'a> {
-    bucket: &'a Bucket,
+pub(crate) struct Objects {
+    bucket: Bucket,
     tenant: TenantId,
 }
 
 /// The objects of the documents that the vendor shares. They can only be read.
 #[derive(Debug)]
-pub(crate) struct SharedObjects<'a> {
-    bucket: &'a Bucket,
+pub(crate) struct SharedObjects {
+    bucket: Bucket,
 }
 
-impl SharedObjects<'_> {
+impl SharedObjects {
     /// As [`Objects::link`].
     ///
     /// # Errors
@@ -124,7 +139,7 @@ pub(crate) struct Location {
     pub(crate) sidecar: String,
 }
 
-impl Objects<'_> {
+impl Objects {
     /// Where the knowledge base finds `document`.
     pub(crate) fn location(&self, document: &Document) -> Location {
         let key = document.key(&self.tenant);
@@ -149,17 +164,10 @@ impl Objects<'_> {
     /// [`Error::Conflict`] if it was replaced at that moment, [`Error::UpstreamThrottled`], [`Error::Unavailable`].
     pub(crate) async fn upload(&self, document: &Document) -> Result<Option<Upload>, Error> {
         let key = document.upload_key(&self.tenant);
-        let client = &self.bucket.client;
-        let head = async {
-            let call = client
-                .head_object()
-                .bucket(&self.bucket.name)
-                .key(key.as_str())
-                .checksum_mode(ChecksumMode::Enabled);
-            found(call.send().await)
-        };
         let beginning = async {
-            let call = client
+            let call = self
+                .bucket
+                .client
                 .get_object()
                 .bucket(&self.bucket.name)
                 .key(key.as_str())
@@ -175,7 +183,7 @@ impl Objects<'_> {
                 .to_vec();
             Ok(Some((answer.e_tag, bytes)))
         };
-        let (Some(head), Some((etag, beginning))) = tokio::try_join!(head, beginning)? else {
+        let (Some(head), Some((etag, beginning))) = tokio::try_join!(self.head_upload(document), beginning)? else {
             return Ok(None);
         };
         let etag = etag
@@ -222,8 +230,24 @@ impl Objects<'_> {
             .copy_source_if_match(etag);
         match call.send().await {
             Err(error) if status(&error) == Some(412) => Ok(false),
+            // The source is not there, or the copy may not be put: S3 doesn't say which.
+            Err(error) if is_refused(&error) => match self.head_upload(document).await? {
+                Some(_) => Err(failed(error)),
+                None => Ok(false),
+            },
             answer => Ok(found(answer)?.is_some()),
         }
+    }
+
+    async fn head_upload(&self, document: &Document) -> Result<Option<HeadObjectOutput>, Error> {
+        let call = self
+            .bucket
+            .client
+            .head_object()
+            .bucket(&self.bucket.name)
+            .key(document.upload_key(&self.tenant).as_str())
+            .checksum_mode(ChecksumMode::Enabled);
+        found(call.send().await)
     }
 
     /// Deletes what arrived as a document's content.
@@ -291,7 +315,13 @@ fn status<E>(error: &SdkError<E, HttpResponse>) -> Option<u16> {
     error.raw_response().map(|response| response.status().as_u16())
 }
 
-/// An answer, or `None` for an object that is not there.
+/// Whether S3 said that this may not be done. What it says to a HEAD has no body, and so no code
+/// (<https://docs.aws.amazon.com/AmazonS3/latest/API/API_HeadObject.html>).
+fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    status(error) == Some(403) && matches!(error.code(), None | Some("AccessDenied"))
+}
+
+/// What a read of one of the tenant's own keys answers, or `None` for an object that is not there.
 fn found<T, E>(answer: Result<T, SdkError<E, HttpResponse>>) -> Result<Option<T>, Error>
 where
     E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -300,6 +330,10 @@ where
         Ok(answer) => Ok(Some(answer)),
         // A bucket that is not there is a mistake of ours, and not the client's.
         Err(error) if status(&error) == Some(404) && error.code() != Some("NoSuchBucket") => Ok(None),
+        Err(error) if is_refused(&error) => {
+            tracing::debug!("a refused read is taken for an object that is not there");
+            Ok(None)
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -322,20 +356,70 @@ where
 mod tests {
     use aws_config::{BehaviorVersion, Region};
     use aws_sdk_s3::config::{Credentials, SharedCredentialsProvider};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
+    use aws_smithy_types::body::SdkBody;
     use bulkhead_core::document::{DocumentId, DocumentStatus, MediaType};
+    use bulkhead_core::error::Code;
     use bulkhead_core::time::Timestamp;
 
     use super::*;
 
-    fn bucket(endpoint: &str) -> Bucket {
+    fn configuration(endpoint: &str) -> aws_config::SdkConfig {
         let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
-        let aws = SdkConfig::builder()
+        SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::new("us-east-1"))
             .endpoint_url(endpoint)
             .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .build();
-        Bucket::new(&aws, "bucket")
+            .build()
+    }
+
+    fn bucket(endpoint: &str) -> Bucket {
+        Bucket::over(&configuration(endpoint), "bucket")
+    }
+
+    /// An S3 that answers each method so: status and code. HEAD has no body, and so no code.
+    #[derive(Clone, Copy, Debug)]
+    struct Canned {
+        head: u16,
+        get: (u16, &'static str),
+        put: (u16, &'static str),
+    }
+
+    impl Canned {
+        fn objects(self) -> Objects {
+            let aws = configuration("http://127.0.0.1:9")
+                .into_builder()
+                .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(self)))
+                .build();
+            Objects {
+                bucket: Bucket::over(&aws, "bucket"),
+                tenant: TenantId::parse("acme").unwrap(),
+            }
+        }
+    }
+
+    impl HttpConnector for Canned {
+        fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+            let (status, code) = match request.method() {
+                "HEAD" => (self.head, ""),
+                "GET" => self.get,
+                "PUT" => self.put,
+                other => panic!("{other}"),
+            };
+            let body = match code {
+                "" => String::new(),
+                code => format!("<Error><Code>{code}</Code><Message>no</Message></Error>"),
+            };
+            let mut response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body));
+            let checksum = BASE64.encode(&[0; 32]);
+            response.headers_mut().insert("x-amz-checksum-sha256", checksum);
+            response.headers_mut().insert("etag", "\"e\"");
+            HttpConnectorFuture::ready(Ok(response))
+        }
     }
 
     fn document() -> Document {
@@ -358,7 +442,7 @@ mod tests {
         // By address and not by name, as on one machine: then the bucket stands in the path.
         let bucket = bucket("http://127.0.0.1:9");
         let objects = Objects {
-            bucket: &bucket,
+            bucket,
             tenant: TenantId::parse("acme").unwrap(),
         };
         let link = objects
@@ -384,11 +468,54 @@ mod tests {
         assert!(parameters.contains(&"X-Amz-SignedHeaders=host"), "{query}");
     }
 
+    #[tokio::test]
+    async fn a_refused_read_of_an_own_key_finds_nothing() {
+        for (head, get, expected) in [
+            (200, (200, ""), Ok(true)),
+            (404, (404, "NoSuchKey"), Ok(false)),
+            (403, (403, "AccessDenied"), Ok(false)),
+            (200, (403, "AccessDenied"), Ok(false)),
+            // Refused for another reason than that it is not there.
+            (403, (403, "SignatureDoesNotMatch"), Err(Code::Internal)),
+            (403, (403, "InvalidAccessKeyId"), Err(Code::Internal)),
+            (404, (404, "NoSuchBucket"), Err(Code::Internal)),
+        ] {
+            let put = (200, "");
+            let found = Canned { head, get, put }.objects().upload(&document()).await;
+            let found = found.map(|found| found.is_some()).map_err(|error| error.code());
+            assert_eq!(found, expected, "{head} {get:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_write_that_is_refused_is_an_error() {
+        for (head, put, expected) in [
+            (200, (412, "PreconditionFailed"), Ok(false)),
+            (404, (404, "NoSuchKey"), Ok(false)),
+            (403, (403, "AccessDenied"), Ok(false)),
+            // The source is there, so it is the copy that may not be put.
+            (200, (403, "AccessDenied"), Err(Code::Internal)),
+            (403, (403, "SignatureDoesNotMatch"), Err(Code::Internal)),
+        ] {
+            let get = (200, "");
+            let objects = Canned { head, get, put }.objects();
+            let copied = objects.copy_in(&document(), "\"e\"").await;
+            assert_eq!(copied.map_err(|error| error.code()), expected, "{head} {put:?}");
+        }
+        let refused = Canned {
+            head: 200,
+            get: (200, ""),
+            put: (403, "AccessDenied"),
+        };
+        let put = refused.objects().put_upload(&document(), b"x").await;
+        assert_eq!(put.map_err(|error| error.code()), Err(Code::Internal));
+    }
+
     #[test]
     fn the_knowledge_base_is_told_of_the_document_and_its_sidecar() {
         let bucket = bucket("http://127.0.0.1:9");
         let objects = Objects {
-            bucket: &bucket,
+            bucket,
             tenant: TenantId::parse("acme").unwrap(),
         };
         let location = objects.location(&document());

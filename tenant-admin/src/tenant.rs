@@ -10,6 +10,6 @@ use crate::State;
 
 /// `GET /tenant`.
 pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Error> {
-    let visit = state.admit(request, Role::Admin)?;
+    let visit = state.admit(state.caller(request, Role::Admin)?).await?;
     Response::json(StatusCode::OK, &visit.profile().await?)
 }

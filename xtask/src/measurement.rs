@@ -27,6 +27,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("AWS_SESSION_TOKEN", "token-example"),
     ("BULKHEAD_ANSWER_MAX_SECS", "120"),
     ("BULKHEAD_BUCKET_NAME", "bulkhead-123456789012-us-east-1"),
+    ("BULKHEAD_DATA_ROLE_ARN", "arn:aws:iam::123456789012:role/data-role"),
     ("BULKHEAD_DATA_SOURCE_ID", "DSEXAMPLE1"),
     ("BULKHEAD_GUARDRAIL_ID", ""),
     ("BULKHEAD_GUARDRAIL_PASSAGES", "false"),

@@ -11,7 +11,7 @@ use aws_smithy_types::body::SdkBody;
 use dynoxide::Database;
 use serde_json::{Value, json};
 
-use super::Table;
+use super::{Table, TenantTable};
 use crate::plan::Plan;
 use crate::tenant::{TenantContext, UnverifiedCaller, UserId};
 use crate::time::Clock;
@@ -58,7 +58,8 @@ impl Engine {
         }
     }
 
-    pub(super) fn table(&self) -> Table {
+    /// The table as a tenant's data role reaches it; the engine looks at no credentials.
+    pub(super) fn tenant_table(&self) -> TenantTable {
         let engine = self.clone();
         let configuration = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
@@ -69,7 +70,7 @@ impl Engine {
             .endpoint_url("http://127.0.0.1:1")
             .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(engine.clone())))
             .build();
-        Table::new(&configuration, NAME)
+        TenantTable(Table::new(&configuration, NAME))
     }
 
     /// The operations that were asked for, in order.

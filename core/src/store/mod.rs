@@ -2,8 +2,8 @@
 //!
 //! | gate | partition | opened by |
 //! | --- | --- | --- |
-//! | [`TenantStore`] | `TENANT#{tenant}` | a [`crate::tenant::TenantContext`] |
-//! | [`SharedCorpus`] | `TENANT#bulkhead-shared`, to read documents | a [`crate::tenant::TenantContext`] and a plan that says so |
+//! | [`TenantStore`] | `TENANT#{tenant}` | a [`crate::tenant::TenantContext`], over a [`TenantTable`] |
+//! | [`SharedCorpus`] | `TENANT#bulkhead-shared`, to read documents | the same and a plan that says so |
 //! | [`Registry`] | `PROFILE#{tenant}`, `TENANTS` | a `&TenantId` to read one profile, a [`crate::tenant::OperatorContext`] for `*_across_tenants` |
 //! | [`IngestionLease`] | `LEASE#ingestion` | anybody who ingests: it holds no tenant's data |
 //!
@@ -30,6 +30,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
+use crate::credential::TenantCredentials;
 use crate::error::Error;
 use crate::time::Timestamp;
 
@@ -47,7 +48,7 @@ const MAX_SORT_KEY: usize = 64;
 
 type Item = HashMap<String, AttributeValue>;
 
-/// The product's table. It can't be asked anything: the gates can.
+/// The product's table, as a function itself or a tenant's data role reaches it. It can't be asked anything: the gates can.
 #[derive(Clone, Debug)]
 pub struct Table {
     client: Client,
@@ -55,7 +56,8 @@ pub struct Table {
 }
 
 impl Table {
-    /// The table `name` in the account that `configuration` reaches.
+    /// The table `name` in the account that `configuration` reaches, as a function itself may use it: no policy of one lets
+    /// it touch what tenants keep, and no gate to that opens over this.
     pub fn new(configuration: &SdkConfig, name: &str) -> Self {
         #[expect(clippy::disallowed_methods, reason = "the one client, which only the gates reach")]
         let client = Client::new(configuration);
@@ -74,6 +76,22 @@ impl Table {
             .set_key(Some(key(pk, sk)))
             .consistent_read(true);
         Ok(call.send().await.map_err(failed)?.item)
+    }
+}
+
+/// The table as one tenant's data role reaches it. The gates to what tenants keep open over this only.
+#[derive(Clone, Debug)]
+pub struct TenantTable(Table);
+
+impl TenantTable {
+    /// The table `name`, for the tenant whose credentials these are.
+    pub fn new(credentials: &TenantCredentials, name: &str) -> Self {
+        Self(Table::new(credentials.configuration(), name))
+    }
+
+    /// The table, for the gates that open over any: to the tenant's profile and the ingestion lease.
+    pub const fn table(&self) -> &Table {
+        &self.0
     }
 }
 

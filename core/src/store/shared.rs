@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::Table;
 use super::tenant::partition;
+use super::{Table, TenantTable};
 use crate::document::{Audience, Document, DocumentId};
 use crate::error::Error;
 use crate::plan::Plan;
@@ -20,10 +20,10 @@ pub struct SharedCorpus {
 impl SharedCorpus {
     /// The shared documents, if the plan of the caller's tenant includes them. Who acts as their owner has a
     /// [`super::TenantStore`] of them instead.
-    pub fn new(table: &Table, context: &TenantContext, plan: &Plan) -> Option<Self> {
+    pub fn new(table: &TenantTable, context: &TenantContext, plan: &Plan) -> Option<Self> {
         let may = plan.shared_corpus && !context.tenant().is_shared();
         may.then(|| Self {
-            table: table.clone(),
+            table: table.table().clone(),
             pk: partition(&TenantId::shared()),
         })
     }
@@ -62,7 +62,11 @@ mod tests {
     use crate::time::{Clock, Timestamp};
 
     async fn declare(engine: &Engine, tenant: &str, audience: Audience) -> DocumentId {
-        let store = TenantStore::new(&engine.table(), &fixture::context(tenant, "someone"), &Clock::system());
+        let store = TenantStore::new(
+            &engine.tenant_table(),
+            &fixture::context(tenant, "someone"),
+            &Clock::system(),
+        );
         let document = Document {
             audience,
             ..Document::declare(
@@ -88,7 +92,7 @@ mod tests {
         let own = declare(&engine, "acme", Audience::Everyone).await;
         let others = declare(&engine, "umbrella", Audience::Everyone).await;
         let corpus = SharedCorpus::new(
-            &engine.table(),
+            &engine.tenant_table(),
             &fixture::context("acme", "alice"),
             &fixture::plan(true),
         )
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn a_plan_opens_it_and_its_owner_has_another_way() {
-        let table = Engine::new().table();
+        let table = Engine::new().tenant_table();
         let corpus =
             |tenant, shared| SharedCorpus::new(&table, &fixture::context(tenant, "alice"), &fixture::plan(shared));
         assert!(corpus("acme", true).is_some());

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::document::{DOCUMENTS, document_key};
-use super::{Cursor, Item, MAX_PAGE, Page, Table, condition_failed, failed, item, key, read, text};
+use super::{Cursor, Item, MAX_PAGE, Page, Table, TenantTable, condition_failed, failed, item, key, read, text};
 use crate::document::{Document, DocumentId, DocumentStatus};
 use crate::error::Error;
 use crate::tenant::{TenantContext, TenantId, UserId};
@@ -76,9 +76,9 @@ enum IdempotencyState {
 
 impl TenantStore {
     /// The items of the context's tenant.
-    pub fn new(table: &Table, context: &TenantContext, clock: &Clock) -> Self {
+    pub fn new(table: &TenantTable, context: &TenantContext, clock: &Clock) -> Self {
         Self {
-            table: table.clone(),
+            table: table.table().clone(),
             pk: partition(context.tenant()),
             user: context.user().clone(),
             clock: clock.clone(),

@@ -26,6 +26,13 @@ pub const RETRIEVE: &str = "Retrieve";
 pub const CONVERSE: &str = "Converse";
 pub const CONVERSE_STREAM: &str = "ConverseStream";
 pub const APPLY_GUARDRAIL: &str = "ApplyGuardrail";
+pub const ASSUME_ROLE: &str = "AssumeRole";
+
+pub const DATA_ROLE: &str = "arn:aws:iam::123456789012:role/data-role";
+/// What the function signs with as itself.
+const OWN_KEY: &str = "OWNKEY";
+/// What assuming the data role gives.
+const TENANT_KEY: &str = "TENANTKEY";
 
 /// What Bedrock does with one call.
 #[derive(Clone, Debug)]
@@ -169,9 +176,11 @@ impl Aws {
         requests.map(|(_, body)| body.clone()).collect()
     }
 
-    /// The operations that were called, in order.
+    /// Bedrock's operations that were called, in order.
     pub fn calls(&self) -> Vec<&'static str> {
-        self.asked.lock().unwrap().iter().map(|(name, _)| *name).collect()
+        let asked = self.asked.lock().unwrap();
+        let names = asked.iter().map(|(name, _)| *name);
+        names.filter(|name| *name != ASSUME_ROLE).collect()
     }
 
     fn table(&self, operation: &str, request: &Value) -> Result<Value, ()> {
@@ -295,6 +304,36 @@ impl Aws {
         }
     }
 
+    /// Assumes the role until the year 2100, unless the script says otherwise.
+    fn sts(self: &Arc<Self>, body: &str) -> HttpConnectorFuture {
+        self.asked.lock().unwrap().push((ASSUME_ROLE, Value::from(body)));
+        let refused = self
+            .script
+            .lock()
+            .unwrap()
+            .get(ASSUME_ROLE)
+            .and_then(|script| script.front().cloned());
+        let (status, text) = match refused {
+            Some(Reply::Refuse(status, code, message)) => (
+                status,
+                format!(
+                    "<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
+                ),
+            ),
+            Some(other) => panic!("{other:?}"),
+            None => (
+                200,
+                format!(
+                    "<AssumeRoleResponse><AssumeRoleResult><Credentials><AccessKeyId>{TENANT_KEY}</AccessKeyId>\
+                     <SecretAccessKey>b</SecretAccessKey><SessionToken>c</SessionToken>\
+                     <Expiration>2100-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"
+                ),
+            ),
+        };
+        let response = HttpResponse::new(status.try_into().unwrap(), SdkBody::from(text));
+        HttpConnectorFuture::ready(Ok(response))
+    }
+
     fn stream(self: &Arc<Self>, operation: &'static str, frames: Vec<Frame>, end: End) -> HttpResponse {
         let grain = self.grain.load(Ordering::Relaxed);
         let aws = Arc::clone(self);
@@ -348,7 +387,17 @@ impl Drop for Dropped {
 
 impl HttpConnector for Shared {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
+        let signed = request.headers().get("authorization").unwrap();
+        let signer = [OWN_KEY, TENANT_KEY].map(|key| signed.contains(&format!("Credential={key}/")));
+        if request.uri() == "http://127.0.0.1:1/" && request.headers().get("x-amz-target").is_none() {
+            assert_eq!(signer, [true, false]);
+            let body = std::str::from_utf8(request.body().bytes().unwrap()).unwrap();
+            return self.0.sts(body);
+        }
         let body: Value = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
+        let is_table = request.headers().get("x-amz-target").is_some();
+        // The table is the tenant's business, and Bedrock the function's.
+        assert_eq!(signer, [!is_table, is_table]);
         if let Some(operation) = request.headers().get("x-amz-target") {
             return HttpConnectorFuture::ready(Ok(match self.0.table(operation, &body) {
                 Ok(answer) => respond(200, &answer),
@@ -384,7 +433,7 @@ pub fn sdk(aws: &Arc<Aws>) -> SdkConfig {
         .behavior_version(BehaviorVersion::latest())
         .region(Region::new("eu-west-1"))
         .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-            "a", "b", None, None, "test",
+            OWN_KEY, "b", None, None, "test",
         )))
         .endpoint_url("http://127.0.0.1:1")
         .http_client(http_client_fn(move |_, _| {

@@ -36,7 +36,7 @@ impl World {
             let now = OffsetDateTime::from_unix_timestamp(seconds.load(Ordering::SeqCst)).unwrap();
             (now, instant)
         });
-        TenantStore::new(&self.engine.table(), &fixture::context(tenant, user), &clock)
+        TenantStore::new(&self.engine.tenant_table(), &fixture::context(tenant, user), &clock)
     }
 
     fn alice(&self) -> TenantStore {
