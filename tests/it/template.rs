@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_local::template::{Role, Template};
 use integration_tests::repository;
+use serde_json::{Value, json};
 
 /// The variables that a crate reads, by their names in its text.
 fn variables_read(package: &str) -> BTreeSet<String> {
@@ -82,4 +84,173 @@ fn nobody_but_api_gateway_may_invoke_a_function() {
         );
     }
     assert_eq!(template.permissions.len(), template.functions.len());
+}
+
+/// One or several, as policies may say either.
+fn list(value: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_else(|| panic!("{value}")).to_owned();
+    match value {
+        Value::Null => Vec::new(),
+        Value::Array(values) => values.iter().map(text).collect(),
+        one => vec![text(one)],
+    }
+}
+
+/// The statements of a role's own policies.
+fn statements(role: &Role) -> Vec<&Value> {
+    let policies = role.properties["Policies"].as_array().into_iter().flatten();
+    let statements = policies.flat_map(|policy| policy["PolicyDocument"]["Statement"].as_array().unwrap());
+    statements.collect()
+}
+
+/// The role that a function assumes for its tenants' data.
+fn data_role<'a>(template: &'a Template, package: &str) -> &'a Role {
+    let mut functions = template.functions.iter();
+    let function = functions.find(|function| function.package == package).unwrap();
+    let arn = &function.environment["BULKHEAD_DATA_ROLE_ARN"];
+    template.roles.iter().find(|role| role.arn == *arn).unwrap()
+}
+
+#[test]
+fn policies_name_their_actions_and_their_keys() {
+    let template = repository::template();
+    let mut keyed = 0;
+    for role in &template.roles {
+        for statement in statements(role) {
+            let name = format!("{}/{}", role.logical_id, statement["Sid"]);
+            assert_eq!(statement["Effect"], "Allow", "{name}");
+            let actions = list(&statement["Action"]);
+            for action in &actions {
+                assert!(!action.contains(['*', '?']), "{name}: {action}");
+                let (service, operation) = action.split_once(':').unwrap();
+                let is_keyless = ["Scan", "PartiQL", "Execute", "Search"]
+                    .iter()
+                    .any(|word| operation.contains(word));
+                assert!(service != "dynamodb" || !is_keyless, "{name}: {action}");
+            }
+            if actions.iter().any(|action| action.starts_with("dynamodb:")) {
+                keyed += 1;
+                let condition = &statement["Condition"];
+                // `ForAllValues` alone is true of a request without keys.
+                assert_eq!(condition["Null"], json!({"dynamodb:LeadingKeys": "false"}), "{name}");
+                let matches = ["ForAllValues:StringEquals", "ForAllValues:StringLike"];
+                let keys: Vec<String> = matches
+                    .iter()
+                    .flat_map(|operator| list(&condition[operator]["dynamodb:LeadingKeys"]))
+                    .collect();
+                assert!(!keys.is_empty() && condition.as_object().unwrap().len() == 2, "{name}");
+            }
+        }
+    }
+    assert!(keyed > 8, "{keyed}");
+}
+
+#[test]
+fn a_tenants_data_is_the_data_roles_business_and_only_the_tenants() {
+    let template = repository::template();
+    let own = "${aws:PrincipalTag/tenant}";
+    let reads = ["dynamodb:BatchGetItem", "dynamodb:GetItem", "s3:GetObject"];
+    let bucket = &template.buckets[0].name;
+    for package in ["query-handler", "tenant-admin"] {
+        let role = data_role(&template, package);
+        for statement in statements(role) {
+            let name = format!("{}/{}", role.logical_id, statement["Sid"]);
+            let actions = list(&statement["Action"]);
+            let is_read = actions.iter().all(|action| reads.contains(&action.as_str()));
+            let keys = list(&statement["Condition"]["ForAllValues:StringEquals"]["dynamodb:LeadingKeys"]);
+            for key in &keys {
+                let allowed = match key.as_str() {
+                    "LEASE#ingestion" => package == "tenant-admin",
+                    "TENANT#bulkhead-shared" => is_read,
+                    key if key == format!("PROFILE#{own}") => actions == ["dynamodb:GetItem"],
+                    key => key == format!("TENANT#{own}"),
+                };
+                assert!(allowed, "{name}: {actions:?} on {key}");
+            }
+            if keys.is_empty() {
+                assert!(
+                    actions
+                        .iter()
+                        .all(|action| action.starts_with("s3:") && action.ends_with("Object"))
+                );
+                for resource in list(&statement["Resource"]) {
+                    let key = resource.strip_prefix(&format!("arn:aws:s3:::{bucket}/")).unwrap();
+                    let is_own = ["t", "u"].iter().any(|folder| key == format!("{folder}/{own}/*"));
+                    assert!(
+                        is_own || (key == "t/bulkhead-shared/*" && is_read),
+                        "{name}: {actions:?} on {key}"
+                    );
+                }
+            }
+        }
+    }
+    // Nobody else touches what tenants keep: functions themselves have their logs and Bedrock.
+    let data: Vec<&str> = ["query-handler", "tenant-admin"]
+        .map(|package| data_role(&template, package).arn.as_str())
+        .to_vec();
+    for role in template.roles.iter().filter(|role| !data.contains(&role.arn.as_str())) {
+        for statement in statements(role) {
+            let keys = list(&statement["Condition"]["ForAllValues:StringLike"]["dynamodb:LeadingKeys"]);
+            assert!(
+                !keys
+                    .iter()
+                    .any(|key| key.starts_with("TENANT#") || key.starts_with('*')),
+                "{statement}"
+            );
+        }
+    }
+    for function in template.functions.iter().filter(|function| function.per_tenant) {
+        let role = template
+            .roles
+            .iter()
+            .find(|role| role.logical_id == function.role)
+            .unwrap();
+        for action in statements(role).iter().flat_map(|statement| list(&statement["Action"])) {
+            assert!(
+                action.starts_with("logs:") || action.starts_with("bedrock:"),
+                "{action}"
+            );
+        }
+    }
+}
+
+#[test]
+fn only_its_function_assumes_a_data_role_and_only_for_one_tenant() {
+    let template = repository::template();
+    for (package, owners) in [
+        ("query-handler", &["AssumeForTenant"][..]),
+        ("tenant-admin", &["AssumeForTenant", "AssumeForSharedOwner"]),
+    ] {
+        let mut functions = template.functions.iter();
+        let function = functions.find(|function| function.package == package).unwrap();
+        let own = template
+            .roles
+            .iter()
+            .find(|role| role.logical_id == function.role)
+            .unwrap();
+        let trust = &data_role(&template, package).properties["AssumeRolePolicyDocument"];
+        let statements = trust["Statement"].as_array().unwrap();
+        let names: Vec<&str> = statements
+            .iter()
+            .map(|statement| statement["Sid"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, owners);
+        for statement in statements {
+            assert_eq!(statement["Principal"], json!({"AWS": own.arn}));
+            assert_eq!(statement["Action"], json!(["sts:AssumeRole", "sts:TagSession"]));
+            let condition = &statement["Condition"];
+            assert_eq!(
+                condition["ForAllValues:StringEquals"],
+                json!({"aws:TagKeys": ["tenant"]})
+            );
+            let is_present = condition["Null"] == json!({"aws:RequestTag/tenant": "false"});
+            let is_shared = condition["StringEquals"] == json!({"aws:RequestTag/tenant": "bulkhead-shared"});
+            assert!(is_present != is_shared, "{statement}");
+            let refused = list(&condition["StringNotLike"]["aws:RequestTag/tenant"]);
+            assert!(
+                is_shared || refused.iter().any(|pattern| pattern == "bulkhead*"),
+                "{statement}"
+            );
+        }
+    }
 }
