@@ -1,4 +1,5 @@
-//! What every Bulkhead function shares: identities, errors, configuration, telemetry and the only door to DynamoDB.
+//! What every Bulkhead function shares: identities, errors, configuration, telemetry, a tenant's credentials and the only door
+//! to DynamoDB.
 //!
 //! Nothing enters this crate unless two functions use it or it is an invariant that isolation rests on. Not here: token
 //! verification (`authorizer`), retrieval filters and prompts (`query-handler`), S3 and ingestion (`tenant-admin`).

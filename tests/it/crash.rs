@@ -159,6 +159,10 @@ impl Scene {
             assert_eq!(scene.perform(Task::Delete).await.status.as_u16(), 202);
             scene.known_as(Status::NotFound).await;
         }
+        // Whether the task meets an environment that has its credentials and knows the tenant's status must not be chance:
+        // which of its calls is cut off is counted.
+        let call = Call::new(Method::GET, "/tenant").token(scene.tenant.admin());
+        scene.tenant.fixture().expect(200, &call).await;
         scene
     }
 
