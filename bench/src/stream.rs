@@ -150,6 +150,7 @@ fn client(stack: &Stack) -> Client {
     let issued = stack.front_door().credentials().issue(Caller {
         principal: BARE.to_owned(),
         tenant: Some(BARE.to_owned()),
+        ..Caller::default()
     });
     let credentials = Credentials::new(
         issued.access_key_id,

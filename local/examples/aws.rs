@@ -36,6 +36,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     let credential = door.credentials().issue(Caller {
         principal: "example".to_owned(),
         tenant: None,
+        ..Caller::default()
     });
     let variables = [
         ("AWS_ENDPOINT_URL", door.endpoint()),

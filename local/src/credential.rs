@@ -1,9 +1,9 @@
 //! Who may call the fakes of AWS: credentials that the stack itself issues, one per function environment.
 //!
 //! They are made at random when they are issued and live in memory, so none of them outlives the process and none is
-//! written anywhere. Roles, policies and `AssumeRole` are not here yet: a caller is known and recorded, not authorised.
+//! written anywhere. What a caller may do is not here: see [`crate::authority`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -12,12 +12,17 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 /// Who a credential was issued to.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// The role or, while there are none, the logical id of the function.
+    /// The logical id of a function, whose role it acts in, or of a role, of which it has a session. Anything else is a user
+    /// of the account who may do everything: the administrator.
     pub principal: String,
-    /// The tenant that the function environment serves, or `None` where it serves any.
+    /// The tenant that the function environment serves, or that the session is tagged with; `None` where there is none.
     pub tenant: Option<String>,
+    /// What the session is called.
+    pub session: Option<String>,
+    /// The session's tags.
+    pub tags: BTreeMap<String, String>,
 }
 
 /// One credential, in the three parts that every AWS SDK reads from its environment.
@@ -127,6 +132,7 @@ mod tests {
         Caller {
             principal: "QueryHandlerFunction".to_owned(),
             tenant: Some("acme".to_owned()),
+            ..Caller::default()
         }
     }
 

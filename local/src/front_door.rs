@@ -1,11 +1,10 @@
 //! The one door to the fakes of AWS: a listener on the loopback interface that verifies who asks before anything is
 //! done.
 //!
-//! The service is the one that the signature's credential scope names (`s3`, `dynamodb`, `bedrock`). Every request is
-//! recorded, and may meet an injected fault once its signature has verified. What does not verify is refused in the
-//! service's own words. Whether the caller *may* do what it asks is not decided here yet: roles and policies are not
-//! evaluated. TLS and virtual-hosted buckets are not here either; an SDK is pointed at the door with
-//! `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL_DYNAMODB` and so on, and path-style addresses.
+//! The service is the one that the signature's credential scope names (`s3`, `dynamodb`, `bedrock`, `sts`). Every request
+//! is recorded. What does not verify, and what the caller's policies do not allow, is refused in the service's own words;
+//! what is allowed may meet an injected fault. Not here: what policies mean ([`crate::authority`]), TLS and virtual-hosted
+//! buckets; an SDK is pointed at the door with `AWS_ENDPOINT_URL` and path-style addresses.
 
 mod flow;
 mod signature;
@@ -35,11 +34,15 @@ use uuid::Uuid;
 
 use self::flow::Flow;
 use self::signature::{Presented, Refusal};
+use crate::authority::{Authority, Denial};
 use crate::credential::{Caller, Credentials};
 use crate::dynamodb::{self, DynamoDb};
 use crate::fault::{Effect, Faults, StreamFault};
+use crate::permission::Asking;
+use crate::policy::{Need, StatementName};
 use crate::record::{Call, Recorder, Resource, Service, Streamed};
 use crate::s3::{self, S3, S3Store};
+use crate::sts;
 
 /// The largest body that is read, in bytes: the largest document with room for the frame of `aws-chunked`.
 const MAX_BODY: usize = 65 * 1024 * 1024;
@@ -123,6 +126,8 @@ pub struct FrontDoorConfig {
     pub ttl_sweep: Duration,
     /// How many records are kept.
     pub recorded_calls: usize,
+    /// Who may do what; none for a door where everybody may do everything.
+    pub authority: Option<Arc<Authority>>,
 }
 
 impl Default for FrontDoorConfig {
@@ -133,6 +138,7 @@ impl Default for FrontDoorConfig {
             account: "000000000000".to_owned(),
             ttl_sweep: Duration::from_secs(60),
             recorded_calls: 10_000,
+            authority: None,
         }
     }
 }
@@ -192,6 +198,12 @@ impl FrontDoor {
     #[must_use]
     pub fn recorder(&self) -> &Recorder {
         &self.inner.recorder
+    }
+
+    /// Who may do what.
+    #[must_use]
+    pub fn authority(&self) -> &Authority {
+        &self.inner.authority
     }
 
     /// The buckets.
@@ -318,6 +330,7 @@ enum Outgoing {
 /// What a request met on its way.
 #[derive(Default)]
 struct Met {
+    decided_by: Vec<StatementName>,
     faulted: bool,
     carried_out: bool,
     stream_fault: Option<StreamFault>,
@@ -331,10 +344,16 @@ struct Asked {
     summary: Value,
     /// What is not emulated.
     unknown: Option<String>,
+    /// What it takes to be allowed.
+    needs: Vec<Need>,
+    /// Where it is for STS.
+    form: Option<sts::Asked>,
 }
 
 struct Inner {
     region: String,
+    account: String,
+    authority: Arc<Authority>,
     credentials: Credentials,
     faults: Faults,
     recorder: Recorder,
@@ -355,6 +374,11 @@ impl Inner {
         let credentials = Credentials::new();
         Self {
             region: config.region.clone(),
+            account: config.account.clone(),
+            authority: config
+                .authority
+                .clone()
+                .unwrap_or_else(|| Arc::new(Authority::open(&config.account))),
             s3: S3::new(Arc::clone(&services.s3), credentials.clone(), config.account.clone()),
             credentials,
             faults: Faults::new(),
@@ -399,6 +423,7 @@ impl Inner {
             resource: asked.resource,
             request: asked.summary,
             status: answer.as_ref().ok().map(|response| response.status().as_u16()),
+            decided_by: met.decided_by,
             faulted: met.faulted,
             carried_out: met.carried_out,
             stream: streamed.then(Streamed::default),
@@ -428,45 +453,60 @@ impl Inner {
     }
 
     fn ask(&self, service: Service, parts: &Parts, body: &[u8]) -> Asked {
-        let json = || {
-            let json = (body.len() <= MAX_RECORDED).then(|| serde_json::from_slice(body).ok());
-            json.flatten().unwrap_or(Value::Null)
+        // Keys and names have to be found in large bodies too, of which nothing is kept.
+        let whole: Value = match service {
+            Service::DynamoDb | Service::Bedrock => serde_json::from_slice(body).unwrap_or_default(),
+            Service::S3 | Service::Sts => Value::Null,
         };
-        match service {
-            Service::S3 => {
+        let form = (service == Service::Sts).then(|| sts::Asked::read(body));
+        let (operation, resource, summary, unknown) = match (service, &form) {
+            (Service::S3, _) => {
                 let asked = s3::Asked::read(parts, body);
-                Asked {
-                    service,
-                    operation: asked.operation.into_owned(),
-                    resource: asked.resource,
-                    summary: asked.summary,
-                    unknown: asked.unknown,
-                }
+                (
+                    asked.operation.into_owned(),
+                    asked.resource,
+                    asked.summary,
+                    asked.unknown,
+                )
             }
-            Service::DynamoDb => {
+            (Service::DynamoDb, _) => {
                 let operation = dynamodb::operation(&parts.headers).unwrap_or("a request without X-Amz-Target");
-                // The keys have to be found in large bodies too.
-                let whole: Value = serde_json::from_slice(body).unwrap_or_default();
-                Asked {
-                    service,
-                    operation: operation.to_owned(),
-                    resource: self.services.dynamodb.resource(operation, &whole),
-                    summary: if body.len() <= MAX_RECORDED { whole } else { Value::Null },
-                    unknown: None,
-                }
+                let resource = self.services.dynamodb.resource(operation, &whole);
+                (operation.to_owned(), resource, Value::Null, None)
             }
-            Service::Bedrock => {
+            (Service::Sts, Some(form)) => {
+                let resource = form.role.clone().map_or(Resource::None, Resource::Role);
+                (form.operation.clone(), resource, Value::Null, form.unknown())
+            }
+            (Service::Bedrock | Service::Sts, _) => {
                 let path = parts.uri.path();
                 let known = self.bedrock(&parts.method, path).map(|(_, operation)| operation);
                 let operation = known.map_or_else(|| format!("{} {path}", parts.method), str::to_owned);
-                Asked {
-                    service,
-                    unknown: known.is_none().then(|| operation.clone()),
-                    operation,
-                    resource: Resource::Path(path.to_owned()),
-                    summary: json(),
-                }
+                let unknown = known.is_none().then(|| operation.clone());
+                (operation, Resource::Path(path.to_owned()), Value::Null, unknown)
             }
+        };
+        let asking = Asking {
+            service,
+            operation: &operation,
+            resource: &resource,
+            body: &whole,
+            region: &self.region,
+            account: &self.account,
+        };
+        let needs = asking.needs(|operation, request| self.services.dynamodb.resource(operation, request));
+        Asked {
+            service,
+            operation,
+            resource,
+            summary: if summary.is_null() && body.len() <= MAX_RECORDED {
+                whole
+            } else {
+                summary
+            },
+            unknown,
+            needs,
+            form,
         }
     }
 
@@ -477,6 +517,17 @@ impl Inner {
         caller: Caller,
         met: &mut Met,
     ) -> Result<Response<ServiceBody>, Dropped> {
+        // STS asks the role as well, and decides on both together.
+        if asked.service != Service::Sts {
+            match self.authority.authorize(&caller, &asked.needs) {
+                Ok(by) => met.decided_by = by,
+                Err(denial) => {
+                    denial.log();
+                    met.decided_by.clone_from(&denial.denied_by);
+                    return Ok(access_denied(asked.service, &denial).map(ServiceBody::Whole));
+                }
+            }
+        }
         let tenant = caller.tenant.as_deref();
         let effects = self
             .faults
@@ -510,8 +561,12 @@ impl Inner {
             },
             _ if asked.unknown.is_some() => not_emulated(asked),
             Service::S3 => match self.s3.handle(request).await {
-                Ok(response) => response,
+                Ok(response) => self.hide_missing(asked, &caller, response),
                 Err(failed) => internal_error(asked.service, &failed),
+            },
+            Service::Sts => match &asked.form {
+                Some(form) => form.assume_role(&caller, &self.authority, &self.credentials),
+                None => not_emulated(asked),
             },
             Service::DynamoDb => {
                 let dynamodb = Arc::clone(&self.services.dynamodb);
@@ -524,6 +579,34 @@ impl Inner {
         };
         answer.map(ServiceBody::Whole)
     }
+
+    /// Who may not list a bucket is not told that an object of it is missing, but is refused.
+    /// Source: <https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html>, "Permissions".
+    fn hide_missing(&self, asked: &Asked, caller: &Caller, response: Response<Bytes>) -> Response<Bytes> {
+        let bucket = match &asked.resource {
+            Resource::Objects { bucket, source, .. } => source.as_ref().map_or(bucket, |(bucket, _)| bucket),
+            _ => return response,
+        };
+        let reads = ["GetObject", "HeadObject", "CopyObject"].contains(&asked.operation.as_str());
+        let may_list = || {
+            self.authority
+                .would_allow(caller, "s3:ListBucket", &format!("arn:aws:s3:::{bucket}"))
+        };
+        if reads && response.status() == StatusCode::NOT_FOUND && !may_list() {
+            return error(asked.service, StatusCode::FORBIDDEN, "AccessDenied", "Access Denied");
+        }
+        response
+    }
+}
+
+/// A refusal by policy in the form of its service.
+fn access_denied(service: Service, denial: &Denial) -> Response<Bytes> {
+    let (status, code) = match service {
+        Service::S3 | Service::Sts => (StatusCode::FORBIDDEN, "AccessDenied"),
+        Service::DynamoDb => (StatusCode::BAD_REQUEST, "AccessDeniedException"),
+        Service::Bedrock => (StatusCode::FORBIDDEN, "AccessDeniedException"),
+    };
+    error(service, status, code, &denial.to_string())
 }
 
 fn not_emulated(asked: &Asked) -> Response<Bytes> {
@@ -543,6 +626,7 @@ fn internal_error(service: Service, failed: &anyhow::Error) -> Response<Bytes> {
         Service::S3 => ("InternalError", "We encountered an internal error. Please try again."),
         Service::DynamoDb => ("InternalServerError", "The request processing has failed."),
         Service::Bedrock => ("InternalServerException", "The request processing has failed."),
+        Service::Sts => ("InternalFailure", "The request processing has failed."),
     };
     error(service, StatusCode::INTERNAL_SERVER_ERROR, code, message)
 }
@@ -562,6 +646,7 @@ fn error(service: Service, status: StatusCode, code: &str, message: &str) -> Res
     match service {
         Service::S3 => s3::error(status, code, message),
         Service::DynamoDb => dynamodb::error(status, code, message),
+        Service::Sts => sts::error(status, code, message),
         Service::Bedrock => {
             let body = serde_json::json!({ "message": message }).to_string();
             let mut response = Response::new(Bytes::from(body));
@@ -593,6 +678,7 @@ fn throttled(service: Service) -> Response<Bytes> {
             "ThrottlingException",
             "Too many requests, please wait before trying again.",
         ),
+        Service::Sts => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
     };
     error(service, status, code, message)
 }
@@ -608,8 +694,8 @@ fn conflict(asked: &Asked, body: &[u8]) -> Response<Bytes> {
             "ConditionalRequestConflict",
             "A conflicting operation occurred during the request. Please try again.",
         ),
-        Service::Bedrock => error(
-            Service::Bedrock,
+        service @ (Service::Bedrock | Service::Sts) => error(
+            service,
             StatusCode::CONFLICT,
             "ConflictException",
             "A conflicting operation is in progress.",
@@ -689,7 +775,7 @@ fn refused(service: Service, refusal: Refusal) -> Response<Bytes> {
     let status = match (service, status) {
         (Service::DynamoDb, _) => StatusCode::BAD_REQUEST,
         (Service::S3, 400) => StatusCode::BAD_REQUEST,
-        (Service::S3 | Service::Bedrock, _) => StatusCode::FORBIDDEN,
+        (Service::S3 | Service::Bedrock | Service::Sts, _) => StatusCode::FORBIDDEN,
     };
     error(service, status, code, message)
 }

@@ -489,6 +489,7 @@ mod tests {
         let caller = Caller {
             principal: "F".to_owned(),
             tenant: None,
+            ..Caller::default()
         };
         let response = guardrails.handle(request, caller).await;
         let status = response.status().as_u16();

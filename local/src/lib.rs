@@ -2,6 +2,7 @@
 //! function binaries as production. It knows AWS and the contract and nothing of the functions' code: it links none of
 //! the other crates, so that a bug in their key-building can't agree with itself.
 
+pub mod authority;
 pub mod command;
 pub mod credential;
 pub mod directory;
@@ -18,9 +19,12 @@ pub mod knowledge_base;
 pub mod lambda;
 pub mod model;
 pub mod object;
+mod permission;
+pub mod policy;
 pub mod ready;
 pub mod record;
 pub mod s3;
 mod shape;
 pub mod stack;
+mod sts;
 pub mod template;

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use time::OffsetDateTime;
 
 use crate::credential::Caller;
+use crate::policy::StatementName;
 
 /// A service of AWS, by the name in the credential scope of a signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -20,6 +21,8 @@ pub enum Service {
     DynamoDb,
     /// `bedrock`: the agents' build-time and run-time operations and the models'; one signing name serves all of them.
     Bedrock,
+    /// `sts`.
+    Sts,
 }
 
 impl Service {
@@ -30,13 +33,14 @@ impl Service {
             Self::S3 => "s3",
             Self::DynamoDb => "dynamodb",
             Self::Bedrock => "bedrock",
+            Self::Sts => "sts",
         }
     }
 
     /// The service of that signing name.
     #[must_use]
     pub fn from_scope(name: &str) -> Option<Self> {
-        [Self::S3, Self::DynamoDb, Self::Bedrock]
+        [Self::S3, Self::DynamoDb, Self::Bedrock, Self::Sts]
             .into_iter()
             .find(|service| service.as_str() == name)
     }
@@ -83,6 +87,8 @@ pub enum Resource {
     Items(Vec<TableKeys>),
     /// A path of a REST service, without its query.
     Path(String),
+    /// A role, by its ARN.
+    Role(String),
 }
 
 impl Resource {
@@ -100,7 +106,7 @@ impl Resource {
                 .iter()
                 .flat_map(|table| table.leading_keys.iter().map(String::as_str))
                 .collect(),
-            Self::Path(path) => vec![path],
+            Self::Path(name) | Self::Role(name) => vec![name],
         }
     }
 }
@@ -122,6 +128,9 @@ pub struct Call {
     pub request: serde_json::Value,
     /// The HTTP status of the answer, or `None` where the connection was cut instead.
     pub status: Option<u16>,
+    /// The policies' statements that allowed it, or that denied it; none where nothing allowed it, and none for an
+    /// administrator.
+    pub decided_by: Vec<StatementName>,
     /// Whether an injected fault answered, delayed or cut it.
     pub faulted: bool,
     /// Whether it reached its service, whatever that made of it.
@@ -265,12 +274,14 @@ mod tests {
             caller: Some(Caller {
                 principal: "F".to_owned(),
                 tenant: tenant.map(str::to_owned),
+                ..Caller::default()
             }),
             service: Service::S3,
             operation: operation.to_owned(),
             resource: Resource::None,
             request: serde_json::Value::Null,
             status: Some(200),
+            decided_by: Vec::new(),
             faulted: false,
             carried_out: true,
             stream: None,
@@ -333,6 +344,7 @@ mod tests {
     #[test]
     fn a_service_is_known_by_its_signing_name() {
         assert_eq!(Service::from_scope("dynamodb"), Some(Service::DynamoDb));
-        assert_eq!(Service::from_scope("sts"), None);
+        assert_eq!(Service::from_scope("sts"), Some(Service::Sts));
+        assert_eq!(Service::from_scope("iam"), None);
     }
 }

@@ -16,7 +16,8 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::credential::Caller;
+use crate::authority::{Authority, OnDecision};
+use crate::credential::{Caller, IssuedCredential};
 use crate::directory::DataDirectory;
 use crate::dynamodb::{DynamoDb, TableSpec};
 use crate::event_stream::Pace;
@@ -27,6 +28,7 @@ use crate::identity::{self, Identity};
 use crate::knowledge_base::{KnowledgeBase, KnowledgeBaseConfig};
 use crate::lambda::{self, Lambda};
 use crate::model::{Models, ModelsConfig};
+use crate::object::{Object, ObjectEntry, ObjectStore};
 use crate::s3::S3Store;
 use crate::template::{Function, KeyType, LogicalId, Settings, Template};
 
@@ -66,6 +68,10 @@ pub struct StackConfig {
     pub change_models: Option<Change<ModelsConfig>>,
     /// Changes how functions are run.
     pub change_lambda: Option<Change<lambda::Settings>>,
+    /// Statements of the template's policies to run without, as `Role/Policy/Sid`.
+    pub without_statements: Vec<String>,
+    /// Is told of the statements that decide calls.
+    pub on_decision: Option<OnDecision>,
 }
 
 impl StackConfig {
@@ -86,6 +92,8 @@ impl StackConfig {
             departure: lambda::Departure::default(),
             change_models: None,
             change_lambda: None,
+            without_statements: Vec::new(),
+            on_decision: None,
         }
     }
 
@@ -126,6 +134,8 @@ impl Stack {
             ..Settings::default()
         };
         let mut template = Template::load(&config.template, &settings).context("the template can't be executed")?;
+        let authority = Authority::new(&template, &config.without_statements, config.on_decision.take());
+        let authority = Arc::new(authority.context("the template's policies can't be evaluated")?);
         let s3 = Arc::new(match directory.path("s3") {
             Some(path) => S3Store::open(&path)?,
             None => S3Store::ephemeral()?,
@@ -183,10 +193,22 @@ impl Stack {
             change(&mut knowledge_base);
         }
         let guardrails = knowledge_base.guardrails.clone();
-        let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::clone(&s3) as _)?;
+        let reader = RoleReader {
+            store: Arc::clone(&s3),
+            authority: Arc::clone(&authority),
+            role: template
+                .knowledge_bases
+                .iter()
+                .find(|base| base.id == data_source.knowledge_base)
+                .and_then(|base| base.properties.get("RoleArn").and_then(Value::as_str))
+                .context("the knowledge base has no role")?
+                .to_owned(),
+        };
+        let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::new(reader))?;
         let models = Models::new(models);
         let front_door = FrontDoor::start(
             FrontDoorConfig {
+                authority: Some(Arc::clone(&authority)),
                 region: template.region.clone(),
                 account: template.account.clone(),
                 ..FrontDoorConfig::default()
@@ -222,6 +244,7 @@ impl Stack {
                 credentials.issue(Caller {
                     principal: function.logical_id.as_str().to_owned(),
                     tenant: tenant.map(str::to_owned),
+                    ..Caller::default()
                 })
             }),
         );
@@ -307,6 +330,15 @@ impl Stack {
         &self.template
     }
 
+    /// Credentials of a function's role, as its environments have; `None` for what is no function of the template.
+    pub fn function_credential(&self, function: &LogicalId) -> Option<IssuedCredential> {
+        let function = self.template.function(function)?;
+        Some(self.front_door.credentials().issue(Caller {
+            principal: function.logical_id.as_str().to_owned(),
+            ..Caller::default()
+        }))
+    }
+
     /// Stops everything and waits until every child process is gone.
     pub async fn stop(self) {
         self.gateway.shutdown().await;
@@ -314,6 +346,36 @@ impl Stack {
         drop(self.identity);
         self.front_door.shutdown().await;
         self.knowledge_base.shutdown().await;
+    }
+}
+
+/// The buckets, as the knowledge base's role may read them.
+struct RoleReader {
+    store: Arc<S3Store>,
+    authority: Arc<Authority>,
+    role: String,
+}
+
+impl RoleReader {
+    fn authorize(&self, action: &str, resource: &str) -> anyhow::Result<()> {
+        self.authority
+            .authorize_service(&self.role, action, resource)
+            .map_err(|denial| {
+                denial.log();
+                anyhow::anyhow!("{denial}")
+            })
+    }
+}
+
+impl ObjectStore for RoleReader {
+    fn get(&self, bucket: &str, key: &str) -> anyhow::Result<Option<Object>> {
+        self.authorize("s3:GetObject", &format!("arn:aws:s3:::{bucket}/{key}"))?;
+        self.store.get(bucket, key)
+    }
+
+    fn list(&self, bucket: &str, prefix: &str) -> anyhow::Result<Vec<ObjectEntry>> {
+        self.authorize("s3:ListBucket", &format!("arn:aws:s3:::{bucket}"))?;
+        self.store.list(bucket, prefix)
     }
 }
 

@@ -4,7 +4,7 @@
 //! tables, buckets, functions and API from the very file that is deployed, and so that a template which names something
 //! unknown stops the start instead of being half obeyed.
 //!
-//! Not here: creating anything (the emulators do that from what they read here), IAM evaluation, and every intrinsic,
+//! Not here: creating anything (the emulators do that from what they read here), what policies mean, and every intrinsic,
 //! section or resource type that the template doesn't use: those are errors which say where they stand.
 //!
 //! Physical ids are derived from the stack's name and the logical id, so that a second start finds the first one's data.
@@ -130,6 +130,10 @@ pub struct Template {
     pub permissions: Vec<Permission>,
     /// `AWS::IAM::Role`, and the roles that SAM makes for functions which name none.
     pub roles: Vec<Role>,
+    /// `AWS::IAM::Policy`.
+    pub policies: Vec<AttachedPolicy>,
+    /// `AWS::S3::BucketPolicy`.
+    pub bucket_policies: Vec<BucketPolicy>,
     /// The values of the template's `Outputs`.
     pub outputs: BTreeMap<String, Value>,
 }
@@ -282,6 +286,57 @@ pub struct Role {
     pub properties: Value,
 }
 
+impl Role {
+    /// The policies within the role: names and documents.
+    ///
+    /// # Errors
+    /// The role has permissions that can't be told from the template, or a policy has no name or no document.
+    pub fn policies(&self) -> Result<Vec<(String, Value)>, TemplateError> {
+        let Value::Object(map) = &self.properties else {
+            return Ok(Vec::new());
+        };
+        let properties = Properties::new(self.logical_id.as_str(), map.clone());
+        for elsewhere in ["ManagedPolicyArns", "PermissionsBoundary"] {
+            if properties.get(elsewhere).is_some() {
+                return Err(properties.invalid(&format!("{elsewhere} is not emulated")));
+            }
+        }
+        if properties.get("Policies").is_none_or(Value::is_null) {
+            return Ok(Vec::new());
+        }
+        let mut policies = Vec::new();
+        for policy in properties.objects("Policies")? {
+            let document = policy.required_object("PolicyDocument")?;
+            policies.push((policy.required_text("PolicyName")?, document.into_value()));
+        }
+        Ok(policies)
+    }
+}
+
+/// A policy that is attached to roles from outside.
+#[derive(Debug, Clone)]
+pub struct AttachedPolicy {
+    /// Its name inside the template.
+    pub logical_id: LogicalId,
+    /// `PolicyName`.
+    pub name: String,
+    /// The roles' physical names.
+    pub roles: Vec<String>,
+    /// `PolicyDocument`.
+    pub document: Value,
+}
+
+/// A bucket's own policy.
+#[derive(Debug, Clone)]
+pub struct BucketPolicy {
+    /// Its name inside the template.
+    pub logical_id: LogicalId,
+    /// The bucket's name.
+    pub bucket: String,
+    /// `PolicyDocument`.
+    pub document: Value,
+}
+
 impl Template {
     /// Reads the template at `path`, and the files that it includes.
     ///
@@ -311,6 +366,8 @@ impl Template {
             api: None,
             permissions: Vec::new(),
             roles: Vec::new(),
+            policies: Vec::new(),
+            bucket_policies: Vec::new(),
             outputs: scope.outputs()?,
         };
         // What others point at by physical name is read first.
@@ -337,6 +394,20 @@ impl Template {
                     logical_id: LogicalId::new(id),
                     arn: scope.attribute_text(id, "Arn")?,
                     properties: properties.into_value(),
+                }),
+                Kind::Policy => {
+                    properties.only(&["PolicyDocument", "PolicyName", "Roles"])?;
+                    template.policies.push(AttachedPolicy {
+                        logical_id: LogicalId::new(id),
+                        name: properties.required_text("PolicyName")?,
+                        roles: properties.texts("Roles")?,
+                        document: properties.required_object("PolicyDocument")?.into_value(),
+                    });
+                }
+                Kind::BucketPolicy => template.bucket_policies.push(BucketPolicy {
+                    logical_id: LogicalId::new(id),
+                    bucket: properties.required_text("Bucket")?,
+                    document: properties.required_object("PolicyDocument")?.into_value(),
                 }),
                 Kind::Api => {
                     if template.api.is_some() {

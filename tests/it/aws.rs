@@ -32,6 +32,7 @@ async fn boto3_finds_the_services_as_it_knows_them() {
     let credential = stack.front_door().credentials().issue(Caller {
         principal: "boto3".to_owned(),
         tenant: Some(tenant.id.clone()),
+        ..Caller::default()
     });
     let output = tokio::process::Command::new(repository::python_tools().join("python"))
         .arg(repository::root().join("tests/boto3/check.py"))

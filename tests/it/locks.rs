@@ -265,7 +265,9 @@ async fn functions_touch_only_their_tenants_keys() {
                         partitions.extend(keys.leading_keys.iter().cloned());
                     }
                 }
-                bulkhead_local::record::Resource::None | bulkhead_local::record::Resource::Path(_) => {}
+                bulkhead_local::record::Resource::None
+                | bulkhead_local::record::Resource::Path(_)
+                | bulkhead_local::record::Resource::Role(_) => {}
             }
         }
         let (id, lease) = (&tenant.id, "LEASE#ingestion".to_owned());

@@ -485,6 +485,7 @@ pub(crate) mod tests {
         let issued = credentials.issue(Caller {
             principal: "F".to_owned(),
             tenant: Some("acme".to_owned()),
+            ..Caller::default()
         });
         (credentials, issued)
     }
@@ -654,6 +655,7 @@ pub(crate) mod tests {
         let caller = Caller {
             principal: "F".to_owned(),
             tenant: Some("acme".to_owned()),
+            ..Caller::default()
         };
         let issued = credentials.issue_until(caller, Some(NOW));
         let parts = signing(&issued, "s3").sign("GET", "/documents/k", &[], b"");

@@ -84,6 +84,7 @@ impl Fixture {
         let credential = door.credentials().issue(Caller {
             principal: "TenantAdminFunction".to_owned(),
             tenant: Some("acme".to_owned()),
+            ..Caller::default()
         });
         Self {
             door,

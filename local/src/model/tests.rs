@@ -15,6 +15,7 @@ fn caller(tenant: &str) -> Caller {
     Caller {
         principal: "QueryHandlerFunction".to_owned(),
         tenant: Some(tenant.to_owned()),
+        ..Caller::default()
     }
 }
 

@@ -544,12 +544,14 @@ impl<'a> Scope<'a> {
                 self.identifier(target, 10)
             ),
             Kind::Guardrail => self.attribute(place, target, "GuardrailArn")?,
-            Kind::Permission | Kind::GuardrailVersion => self.generated_name(target),
+            Kind::Permission | Kind::GuardrailVersion | Kind::Policy | Kind::BucketPolicy => {
+                self.generated_name(target)
+            }
             Kind::NotEmulated(passive) => match passive {
                 Passive::VectorBucket => self.attribute(place, target, "VectorBucketArn")?,
                 Passive::VectorIndex => self.attribute(place, target, "IndexArn")?,
                 Passive::LogGroup | Passive::MetricFilter | Passive::Alarm => self.name(target, resource)?,
-                Passive::BucketPolicy | Passive::Policy | Passive::ApiAccount => self.generated_name(target),
+                Passive::ApiAccount => self.generated_name(target),
             },
         };
         Ok(Some(Value::String(text)))

@@ -17,6 +17,8 @@ pub(super) enum Kind {
     GuardrailVersion,
     Permission,
     Role,
+    Policy,
+    BucketPolicy,
     /// Known, and without effect on one machine: it can only be pointed at.
     NotEmulated(Passive),
 }
@@ -24,10 +26,8 @@ pub(super) enum Kind {
 /// Types that need no emulation, but have names and ARNs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Passive {
-    BucketPolicy,
     VectorBucket,
     VectorIndex,
-    Policy,
     LogGroup,
     MetricFilter,
     Alarm,
@@ -48,10 +48,10 @@ impl Kind {
             "AWS::Bedrock::GuardrailVersion" => Self::GuardrailVersion,
             "AWS::Lambda::Permission" => Self::Permission,
             "AWS::IAM::Role" => Self::Role,
-            "AWS::S3::BucketPolicy" => Self::NotEmulated(Passive::BucketPolicy),
+            "AWS::S3::BucketPolicy" => Self::BucketPolicy,
             "AWS::S3Vectors::VectorBucket" => Self::NotEmulated(Passive::VectorBucket),
             "AWS::S3Vectors::Index" => Self::NotEmulated(Passive::VectorIndex),
-            "AWS::IAM::Policy" => Self::NotEmulated(Passive::Policy),
+            "AWS::IAM::Policy" => Self::Policy,
             "AWS::Logs::LogGroup" => Self::NotEmulated(Passive::LogGroup),
             "AWS::Logs::MetricFilter" => Self::NotEmulated(Passive::MetricFilter),
             "AWS::CloudWatch::Alarm" => Self::NotEmulated(Passive::Alarm),
@@ -78,7 +78,9 @@ impl Kind {
             | Self::Guardrail
             | Self::GuardrailVersion
             | Self::Permission
-            | Self::NotEmulated(Passive::BucketPolicy | Passive::Policy | Passive::ApiAccount) => None,
+            | Self::Policy
+            | Self::BucketPolicy
+            | Self::NotEmulated(Passive::ApiAccount) => None,
         }
     }
 }

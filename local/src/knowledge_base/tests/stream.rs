@@ -215,6 +215,7 @@ async fn where_no_filter_names_a_tenant_manners_go_by_who_asks() {
         let caller = Caller {
             principal: "F".to_owned(),
             tenant: Some(tenant.to_owned()),
+            ..Caller::default()
         };
         let request = http::Request::post("/retrieveAndGenerateStream")
             .body(asked.to_string().into())
