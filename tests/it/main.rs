@@ -16,6 +16,7 @@ mod narrowing;
 mod questions;
 mod restart;
 mod sessions;
+mod storage;
 mod streams;
 mod suspension;
 mod template;

@@ -17,6 +17,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::contract::Contract;
+use crate::decision::{self, Note};
 use crate::repository;
 
 /// How long anything that a test waits for may take.
@@ -116,7 +117,24 @@ impl Fixture {
     ///
     /// # Panics
     /// It does not start.
-    pub async fn start(config: StackConfig) -> Arc<Self> {
+    pub async fn start(mut config: StackConfig) -> Arc<Self> {
+        let name = random_name("stack");
+        if let Some(test) = decision::test() {
+            decision::note(&Note::Stack {
+                test,
+                stack: name.clone(),
+            });
+        }
+        if decision::log().is_some() {
+            config.on_decision = Some(Arc::new(move |statement, tenant| {
+                decision::note(&Note::Decided {
+                    statement: statement.to_owned(),
+                    tenant: tenant.map(str::to_owned),
+                    stack: name.clone(),
+                });
+            }));
+        }
+        config.without_statements.extend(decision::without());
         let stack = Stack::start(config).await.expect("the stack starts");
         let deployment = Deployment::new(&stack.base_url()).expect("a deployment");
         let mut fixture = Self {
@@ -213,10 +231,7 @@ impl Fixture {
             &Call::new(Method::POST, "/tenants").token(self.operator()).json(&body),
         )
         .await;
-        Tenant {
-            fixture: Arc::clone(self),
-            id: id.to_owned(),
-        }
+        self.made(id)
     }
 
     /// A new tenant with a random id, and with what `members` of the request say: its plan, groups, attributes.
@@ -227,9 +242,18 @@ impl Fixture {
         }
         let call = Call::new(Method::POST, "/tenants").token(self.operator()).json(&body);
         let created = self.expect(201, &call).await.json();
+        self.made(created["tenant"].as_str().unwrap_or_default())
+    }
+
+    /// A tenant that is there now, of the test that runs.
+    fn made(self: &Arc<Self>, id: &str) -> Tenant {
+        if let Some(test) = decision::test() {
+            let tenant = id.to_owned();
+            decision::note(&Note::Tenant { test, tenant });
+        }
         Tenant {
             fixture: Arc::clone(self),
-            id: created["tenant"].as_str().unwrap_or_default().to_owned(),
+            id: id.to_owned(),
         }
     }
 
