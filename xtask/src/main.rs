@@ -2,6 +2,7 @@
 //!
 //! * `test`: everything that must hold before a change lands, the README's test command.
 //! * `lint`: the same without the tests.
+//! * `statements`: the last part of `test` again, with other random statements.
 //! * `python`: the Python environment of the two, for the tests that need boto3 or schemathesis.
 //! * `package`: release builds of the functions, zipped, and measured if asked for.
 //! * `bench`: what a request costs, beside the least that could serve it.
@@ -20,6 +21,7 @@ mod lint;
 mod measurement;
 mod package;
 mod step;
+mod suite;
 mod workspace;
 
 use std::io::Write as _;
@@ -45,6 +47,8 @@ enum Task {
     Test,
     /// Checks all that `test` does but for the tests
     Lint,
+    /// Takes some statements of the policies away and looks what goes red, after a run of the tests
+    Statements,
     /// Prints which Python has boto3 and the linters, and makes it if need be
     Python,
     /// Builds the functions as they ship, for this machine's processor, and zips them
@@ -82,10 +86,21 @@ fn main() -> anyhow::Result<ExitCode> {
             let mut steps = lint::STEPS.to_vec();
             steps.push(Step {
                 name: "test",
-                run: |workspace| workspace.cargo(["test", "--workspace"]),
+                run: suite::test,
+            });
+            steps.push(Step {
+                name: "statements",
+                run: suite::statements,
             });
             step::run_all(&workspace, &steps)
         }
+        Task::Statements => step::run_all(
+            &workspace,
+            &[Step {
+                name: "statements",
+                run: suite::statements,
+            }],
+        ),
         Task::Lint => step::run_all(&workspace, lint::STEPS),
         Task::Python => {
             let python = lint::python_tools(&workspace)?.join("python");

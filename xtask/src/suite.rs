@@ -1,0 +1,87 @@
+//! The tests, and what the integration suite notes of the policies' statements while it runs.
+//!
+//! What is done with the notes is the suite's own program (`tests/statements`), because it needs the local stack. Not here:
+//! any check of its own.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+use crate::workspace::{Workspace, check};
+
+/// The variable that names the file of notes.
+const DECISIONS: &str = "BULKHEAD_DECISIONS";
+
+/// Every test of the workspace.
+///
+/// # Errors
+/// If one fails.
+pub fn test(workspace: &Workspace) -> anyhow::Result<()> {
+    let notes = notes(workspace);
+    if notes.exists() {
+        std::fs::remove_file(&notes).with_context(|| notes.display().to_string())?;
+    }
+    let mut command = workspace.cargo_command();
+    check(command.args(["test", "--workspace"]).env(DECISIONS, &notes))
+}
+
+/// Whether the suite that ran last used every statement of the template's policies, and would miss some random ones.
+///
+/// # Errors
+/// If it did not, or the suite has not run.
+pub fn statements(workspace: &Workspace) -> anyhow::Result<()> {
+    let notes = notes(workspace);
+    if !notes.is_file() {
+        bail!("{} is missing: the suite has not run", notes.display());
+    }
+    let built = workspace
+        .cargo_command()
+        .args(["test", "--workspace", "--no-run", "--message-format=json"])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !built.status.success() {
+        bail!("the tests don't build");
+    }
+    let program = executable(&built.stdout, "statements", "bin")?;
+    let suite = executable(&built.stdout, "it", "test")?;
+    let mut command = workspace.command(program);
+    check(command.arg("--decisions").arg(notes).arg("--suite").arg(suite))
+}
+
+fn notes(workspace: &Workspace) -> PathBuf {
+    workspace.target.join("decisions.jsonl")
+}
+
+/// Where cargo put a target, by its messages (<https://doc.rust-lang.org/cargo/reference/external-tools.html>).
+fn executable(messages: &[u8], name: &str, kind: &str) -> anyhow::Result<PathBuf> {
+    let messages = serde_json::Deserializer::from_slice(messages).into_iter::<Value>();
+    for message in messages {
+        let message = message.context("cargo's messages")?;
+        let target = message.get("target");
+        let is = |member: &str, value: Value| target.and_then(|target| target.get(member)) == Some(&value);
+        if is("name", name.into())
+            && is("kind", vec![kind].into())
+            && let Some(path) = message.get("executable").and_then(Value::as_str)
+        {
+            return Ok(path.into());
+        }
+    }
+    bail!("cargo built no {kind} `{name}`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_found_by_name_and_kind() {
+        let messages = br#"{"reason":"compiler-artifact","target":{"name":"it","kind":["lib"]},"executable":null}
+            {"reason":"compiler-artifact","target":{"name":"it","kind":["test"]},"executable":"/x/it-1"}
+            {"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages, "it", "test").unwrap(), PathBuf::from("/x/it-1"));
+        assert!(executable(messages, "it", "bin").is_err());
+        assert!(executable(b"{", "it", "test").is_err());
+    }
+}
