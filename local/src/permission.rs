@@ -56,7 +56,7 @@ const PROFILES: &str = "bedrock/latest/userguide/inference-profiles-prereq.html"
 const GUARDRAILS: &str = "bedrock/latest/userguide/guardrails-permissions-invoke.html";
 
 /// Sources are pages of <https://docs.aws.amazon.com/>.
-const BEDROCK: [Row; 24] = [
+const BEDROCK: [Row; 25] = [
     row("Retrieve", "bedrock:Retrieve", On::KnowledgeBase, ASKING),
     row("Retrieve", "bedrock:ApplyGuardrail", On::Guardrail, GUARDRAILS),
     row(
@@ -111,6 +111,7 @@ const BEDROCK: [Row; 24] = [
         GUARDRAILS,
     ),
     row("Converse", "bedrock:InvokeModel", On::Model, INFERENCE),
+    row("Converse", "bedrock:GetInferenceProfile", On::Profile, PROFILES),
     row("Converse", "bedrock:ApplyGuardrail", On::Guardrail, GUARDRAILS),
     row(
         "ConverseStream",
@@ -118,6 +119,7 @@ const BEDROCK: [Row; 24] = [
         On::Model,
         INFERENCE,
     ),
+    row("ConverseStream", "bedrock:GetInferenceProfile", On::Profile, PROFILES),
     row("ConverseStream", "bedrock:ApplyGuardrail", On::Guardrail, GUARDRAILS),
     row("ApplyGuardrail", "bedrock:ApplyGuardrail", On::Guardrail, GUARDRAILS),
     row(
@@ -135,12 +137,6 @@ const BEDROCK: [Row; 24] = [
     row(
         "DeleteKnowledgeBaseDocuments",
         "bedrock:DeleteKnowledgeBaseDocuments",
-        On::KnowledgeBase,
-        INGESTION,
-    ),
-    row(
-        "DeleteKnowledgeBaseDocuments",
-        "bedrock:StartIngestionJob",
         On::KnowledgeBase,
         INGESTION,
     ),
@@ -228,8 +224,13 @@ impl Asking<'_> {
         match self.resource {
             Resource::Objects { bucket, keys, source } => {
                 let mut needs: Vec<Need> = keys.iter().map(|key| object(&action, bucket, key)).collect();
-                if let Some((bucket, key)) = source {
-                    needs.push(object("s3:GetObject", bucket, key));
+                match source {
+                    Some((bucket, key)) => needs.push(object("s3:GetObject", bucket, key)),
+                    // A source that can't be read must not pass for none.
+                    None if self.operation == "CopyObject" => {
+                        needs.push(self.need("s3:GetObject", "*".to_owned(), Context::default()));
+                    }
+                    None => {}
                 }
                 needs
             }
@@ -495,6 +496,8 @@ mod tests {
             keys: vec!["t/a".to_owned()],
             source: None,
         };
+        let wanted = [("s3:PutObject", "arn:aws:s3:::b/t/a"), ("s3:GetObject", "*")];
+        assert_eq!(needs(Service::S3, "CopyObject", &head, &Value::Null), pairs(&wanted));
         let wanted = [("s3:GetObject", "arn:aws:s3:::b/t/a")];
         assert_eq!(needs(Service::S3, "HeadObject", &head, &Value::Null), pairs(&wanted));
     }

@@ -1,3 +1,5 @@
+mod authority;
+
 use super::signature::tests::Signing;
 use super::*;
 use crate::credential::IssuedCredential;
@@ -594,7 +596,7 @@ async fn strangers_are_refused_in_the_words_of_the_service() {
 async fn a_service_that_is_not_there_is_refused() {
     let fixture = Fixture::new().await;
     let answer = fixture
-        .ask("sts", "POST", "/", &[], b"Action=AssumeRole")
+        .ask("sqs", "POST", "/", &[], b"Action=SendMessage")
         .await
         .unwrap();
     check_error(&answer, 400, "AuthorizationHeaderMalformed");
