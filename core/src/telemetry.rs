@@ -27,12 +27,13 @@ pub fn init(environment: &Environment) {
 }
 
 /// The crates that are ours, by their names in log records.
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "bulkhead_core",
     "authorizer",
     "query_handler",
     "tenant_admin",
     "control_plane",
+    "model_logging",
 ];
 /// Where the runtime logs every error that a handler returns, and every panic.
 const RUNTIME_ERRORS: &str = "lambda_runtime::layers::panic";

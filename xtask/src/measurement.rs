@@ -48,6 +48,10 @@ const ENVIRONMENT: &[(&str, &str)] = &[
         "BULKHEAD_MODELS",
         r#"{"default":"arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"}"#,
     ),
+    (
+        "BULKHEAD_PARAMETER_NAME",
+        "/bulkhead/bulkhead/model-invocation-logging/before",
+    ),
     ("BULKHEAD_PLANS", r#"{"standard":{}}"#),
     ("BULKHEAD_QUERY_DECOMPOSITION", "false"),
     ("BULKHEAD_STATUS_MAX_AGE_SECS", "20"),

@@ -14,7 +14,13 @@ use crate::workspace::Workspace;
 use crate::{function, measurement};
 
 /// The functions, each a package with a binary of the same name.
-const FUNCTIONS: [&str; 4] = ["authorizer", "query-handler", "tenant-admin", "control-plane"];
+const FUNCTIONS: [&str; 5] = [
+    "authorizer",
+    "query-handler",
+    "tenant-admin",
+    "control-plane",
+    "model-logging",
+];
 
 /// Builds and zips all functions, and prints their figures if `runs` says how often to start each.
 ///
