@@ -12,6 +12,7 @@ use anyhow::Context as _;
 use bulkhead_local::credential::Caller;
 use bulkhead_local::dynamodb::{DynamoDb, TableSpec};
 use bulkhead_local::front_door::{FrontDoor, FrontDoorConfig, Services};
+use bulkhead_local::parameter_store::ParameterStore;
 use bulkhead_local::s3::S3Store;
 
 const BUCKET: &str = "bulkhead-documents";
@@ -31,6 +32,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         s3: Arc::new(s3),
         dynamodb: Arc::new(dynamodb),
         bedrock: Vec::new(),
+        ssm: Arc::new(ParameterStore::new("000000000000", "eu-central-1")),
     };
     let door = FrontDoor::start(FrontDoorConfig::default(), services).await?;
     let credential = door.credentials().issue(Caller {

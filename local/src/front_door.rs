@@ -1,8 +1,8 @@
 //! The one door to the fakes of AWS: a listener on the loopback interface that verifies who asks before anything is
 //! done.
 //!
-//! The service is the one that the signature's credential scope names (`s3`, `dynamodb`, `bedrock`, `sts`). Every request
-//! is recorded. What does not verify, and what the caller's policies do not allow, is refused in the service's own words;
+//! The service is the one that the signature's credential scope names (`s3`, `dynamodb`, `bedrock`, `sts`, `ssm`). Every
+//! request is recorded. What does not verify, and what the caller's policies do not allow, is refused in the service's own words;
 //! what is allowed may meet an injected fault. Not here: what policies mean ([`crate::authority`]), TLS and virtual-hosted
 //! buckets; an SDK is pointed at the door with `AWS_ENDPOINT_URL` and path-style addresses.
 
@@ -38,6 +38,7 @@ use crate::authority::{Authority, Denial};
 use crate::credential::{Caller, Credentials};
 use crate::dynamodb::{self, DynamoDb};
 use crate::fault::{Effect, Faults, StreamFault};
+use crate::parameter_store::{self, ParameterStore};
 use crate::permission::Asking;
 use crate::policy::{Need, StatementName};
 use crate::record::{Call, Recorder, Resource, Service, Streamed};
@@ -101,6 +102,8 @@ pub struct Services {
     pub dynamodb: Arc<DynamoDb>,
     /// The parts of Bedrock. A request is for the first that has its operation, and answered 501 if none has.
     pub bedrock: Vec<Arc<dyn RestService>>,
+    /// The parameters.
+    pub ssm: Arc<ParameterStore>,
 }
 
 impl fmt::Debug for Services {
@@ -109,6 +112,7 @@ impl fmt::Debug for Services {
             .field("s3", &self.s3)
             .field("dynamodb", &self.dynamodb)
             .field("bedrock", &self.bedrock.len())
+            .field("ssm", &self.ssm)
             .finish()
     }
 }
@@ -446,6 +450,9 @@ impl Inner {
         if dynamodb::operation(&parts.headers).is_some() {
             return Service::DynamoDb;
         }
+        if parameter_store::operation(&parts.headers).is_some() {
+            return Service::Ssm;
+        }
         if self.bedrock(&parts.method, parts.uri.path()).is_some() {
             return Service::Bedrock;
         }
@@ -455,7 +462,7 @@ impl Inner {
     fn ask(&self, service: Service, parts: &Parts, body: &[u8]) -> Asked {
         // Keys and names have to be found in large bodies too, of which nothing is kept.
         let whole: Value = match service {
-            Service::DynamoDb | Service::Bedrock => serde_json::from_slice(body).unwrap_or_default(),
+            Service::DynamoDb | Service::Bedrock | Service::Ssm => serde_json::from_slice(body).unwrap_or_default(),
             Service::S3 | Service::Sts => Value::Null,
         };
         let form = (service == Service::Sts).then(|| sts::Asked::read(body));
@@ -477,6 +484,12 @@ impl Inner {
             (Service::Sts, Some(form)) => {
                 let resource = form.role.clone().map_or(Resource::None, Resource::Role);
                 (form.operation.clone(), resource, Value::Null, form.unknown())
+            }
+            (Service::Ssm, _) => {
+                let operation = parameter_store::operation(&parts.headers).unwrap_or("a request without X-Amz-Target");
+                let name = parameter_store::name(&whole).map(str::to_owned);
+                let resource = name.map_or(Resource::None, Resource::Parameter);
+                (operation.to_owned(), resource, Value::Null, None)
             }
             (Service::Bedrock | Service::Sts, _) => {
                 let path = parts.uri.path();
@@ -568,6 +581,7 @@ impl Inner {
                 Some(form) => form.assume_role(&caller, &self.authority, &self.credentials),
                 None => not_emulated(asked),
             },
+            Service::Ssm => self.services.ssm.handle(&asked.operation, request.body()),
             Service::DynamoDb => {
                 let dynamodb = Arc::clone(&self.services.dynamodb);
                 let operation = asked.operation.clone();
@@ -603,7 +617,7 @@ impl Inner {
 fn access_denied(service: Service, denial: &Denial) -> Response<Bytes> {
     let (status, code) = match service {
         Service::S3 | Service::Sts => (StatusCode::FORBIDDEN, "AccessDenied"),
-        Service::DynamoDb => (StatusCode::BAD_REQUEST, "AccessDeniedException"),
+        Service::DynamoDb | Service::Ssm => (StatusCode::BAD_REQUEST, "AccessDeniedException"),
         Service::Bedrock => (StatusCode::FORBIDDEN, "AccessDeniedException"),
     };
     error(service, status, code, &denial.to_string())
@@ -627,6 +641,7 @@ fn internal_error(service: Service, failed: &anyhow::Error) -> Response<Bytes> {
         Service::DynamoDb => ("InternalServerError", "The request processing has failed."),
         Service::Bedrock => ("InternalServerException", "The request processing has failed."),
         Service::Sts => ("InternalFailure", "The request processing has failed."),
+        Service::Ssm => ("InternalServerError", "The request processing has failed."),
     };
     error(service, StatusCode::INTERNAL_SERVER_ERROR, code, message)
 }
@@ -647,6 +662,7 @@ fn error(service: Service, status: StatusCode, code: &str, message: &str) -> Res
         Service::S3 => s3::error(status, code, message),
         Service::DynamoDb => dynamodb::error(status, code, message),
         Service::Sts => sts::error(status, code, message),
+        Service::Ssm => parameter_store::error(status, code, message),
         Service::Bedrock => {
             let body = serde_json::json!({ "message": message }).to_string();
             let mut response = Response::new(Bytes::from(body));
@@ -679,6 +695,7 @@ fn throttled(service: Service) -> Response<Bytes> {
             "Too many requests, please wait before trying again.",
         ),
         Service::Sts => (StatusCode::BAD_REQUEST, "Throttling", "Rate exceeded"),
+        Service::Ssm => (StatusCode::BAD_REQUEST, "ThrottlingException", "Rate exceeded"),
     };
     error(service, status, code, message)
 }
@@ -699,6 +716,12 @@ fn conflict(asked: &Asked, body: &[u8]) -> Response<Bytes> {
             StatusCode::CONFLICT,
             "ConflictException",
             "A conflicting operation is in progress.",
+        ),
+        Service::Ssm => error(
+            Service::Ssm,
+            StatusCode::BAD_REQUEST,
+            "TooManyUpdates",
+            "There are concurrent updates for a resource that supports one update at a time.",
         ),
     }
 }
@@ -773,7 +796,7 @@ fn refused(service: Service, refusal: Refusal) -> Response<Bytes> {
         ),
     };
     let status = match (service, status) {
-        (Service::DynamoDb, _) => StatusCode::BAD_REQUEST,
+        (Service::DynamoDb | Service::Ssm, _) => StatusCode::BAD_REQUEST,
         (Service::S3, 400) => StatusCode::BAD_REQUEST,
         (Service::S3 | Service::Bedrock | Service::Sts, _) => StatusCode::FORBIDDEN,
     };

@@ -22,6 +22,8 @@ enum On {
     Profile,
     /// The guardrail, if the request names one.
     Guardrail,
+    /// The role that the request hands to Bedrock, if it names one.
+    PassedRole,
 }
 
 /// One permission that one operation takes.
@@ -55,8 +57,11 @@ const PROFILES: &str = "bedrock/latest/userguide/inference-profiles-prereq.html"
 /// What a call with a guardrail takes.
 const GUARDRAILS: &str = "bedrock/latest/userguide/guardrails-permissions-invoke.html";
 
+/// What handing a role to a service takes.
+const PASSING: &str = "IAM/latest/UserGuide/id_roles_use_passrole.html";
+
 /// Sources are pages of <https://docs.aws.amazon.com/>.
-const BEDROCK: [Row; 25] = [
+const BEDROCK: [Row; 29] = [
     row("Retrieve", "bedrock:Retrieve", On::KnowledgeBase, ASKING),
     row("Retrieve", "bedrock:ApplyGuardrail", On::Guardrail, GUARDRAILS),
     row(
@@ -153,6 +158,30 @@ const BEDROCK: [Row; 25] = [
         ACTIONS,
     ),
     row("GetIngestionJob", "bedrock:GetIngestionJob", On::KnowledgeBase, ACTIONS),
+    row(
+        "GetModelInvocationLoggingConfiguration",
+        "bedrock:GetModelInvocationLoggingConfiguration",
+        On::Anything,
+        ACTIONS,
+    ),
+    row(
+        "DeleteModelInvocationLoggingConfiguration",
+        "bedrock:DeleteModelInvocationLoggingConfiguration",
+        On::Anything,
+        ACTIONS,
+    ),
+    row(
+        "PutModelInvocationLoggingConfiguration",
+        "bedrock:PutModelInvocationLoggingConfiguration",
+        On::Anything,
+        ACTIONS,
+    ),
+    row(
+        "PutModelInvocationLoggingConfiguration",
+        "iam:PassRole",
+        On::PassedRole,
+        PASSING,
+    ),
 ];
 
 /// What the items of a transaction take, each by itself.
@@ -191,6 +220,7 @@ impl Asking<'_> {
             Service::Bedrock => self.bedrock(),
             // Who may assume a role is the role's word too: see `Authority::assume_role`.
             Service::Sts => Vec::new(),
+            Service::Ssm => self.ssm(),
         };
         if needs.is_empty() {
             // What is not understood takes an action that no policy grants.
@@ -299,12 +329,32 @@ impl Asking<'_> {
                 On::Model => self.models(),
                 On::Profile => self.models().into_iter().filter(|arn| is_profile(arn)).collect(),
                 On::Guardrail => self.guardrail().into_iter().collect(),
+                On::PassedRole => self.passed_role().into_iter().collect(),
+            };
+            let context = || match row.on {
+                On::PassedRole => Context::default().with("iam:PassedToService", ["bedrock.amazonaws.com"]),
+                _ => Context::default(),
             };
             resources
                 .into_iter()
-                .map(|resource| self.need(row.action, resource, Context::default()))
+                .map(move |resource| self.need(row.action, resource, context()))
         });
         needs.collect()
+    }
+
+    fn passed_role(&self) -> Option<String> {
+        let role = self.body.pointer("/loggingConfig/cloudWatchConfig/roleArn");
+        role.and_then(Value::as_str).map(str::to_owned)
+    }
+
+    /// <https://docs.aws.amazon.com/systems-manager/latest/userguide/sysman-paramstore-access.html>
+    fn ssm(&self) -> Vec<Need> {
+        let Resource::Parameter(name) = self.resource else {
+            return Vec::new();
+        };
+        let name = name.trim_start_matches('/');
+        let arn = format!("arn:aws:ssm:{}:{}:parameter/{name}", self.region, self.account);
+        vec![self.need(&format!("ssm:{}", self.operation), arn, Context::default())]
     }
 
     fn path(&self) -> Vec<&str> {
@@ -480,6 +530,24 @@ mod tests {
     }
 
     #[test]
+    fn configuring_a_log_takes_handing_over_its_role() {
+        let role = "arn:aws:iam::123456789012:role/bedrock";
+        let asked = path("/logging/modelinvocations");
+        let operation = "PutModelInvocationLoggingConfiguration";
+        let own = ("bedrock:PutModelInvocationLoggingConfiguration", "*");
+        let body = json!({"loggingConfig": {"cloudWatchConfig": {"logGroupName": "logs", "roleArn": role}}});
+        let wanted = pairs(&[own, ("iam:PassRole", role)]);
+        assert_eq!(needs(Service::Bedrock, operation, &asked, &body), wanted);
+        let body = json!({"loggingConfig": {"s3Config": {"bucketName": "audit"}}});
+        assert_eq!(needs(Service::Bedrock, operation, &asked, &body), pairs(&[own]));
+
+        let parameter = Resource::Parameter("/bulkhead/stack/before".to_owned());
+        let arn = "arn:aws:ssm:us-east-1:123456789012:parameter/bulkhead/stack/before";
+        let got = needs(Service::Ssm, "GetParameter", &parameter, &Value::Null);
+        assert_eq!(got, pairs(&[("ssm:GetParameter", arn)]));
+    }
+
+    #[test]
     fn a_copy_takes_reading_and_a_head_is_a_read() {
         let copy = Resource::Objects {
             bucket: "b".to_owned(),
@@ -542,7 +610,7 @@ mod tests {
     fn every_row_names_its_page() {
         for row in &BEDROCK {
             assert!(row.source.ends_with(".html"), "{} {}", row.operation, row.action);
-            assert!(row.action.starts_with("bedrock:"));
+            assert!(row.action.starts_with("bedrock:") || row.action == "iam:PassRole");
         }
     }
 }

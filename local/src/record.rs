@@ -23,6 +23,8 @@ pub enum Service {
     Bedrock,
     /// `sts`.
     Sts,
+    /// `ssm`: Systems Manager, of which there is Parameter Store.
+    Ssm,
 }
 
 impl Service {
@@ -34,13 +36,14 @@ impl Service {
             Self::DynamoDb => "dynamodb",
             Self::Bedrock => "bedrock",
             Self::Sts => "sts",
+            Self::Ssm => "ssm",
         }
     }
 
     /// The service of that signing name.
     #[must_use]
     pub fn from_scope(name: &str) -> Option<Self> {
-        [Self::S3, Self::DynamoDb, Self::Bedrock, Self::Sts]
+        [Self::S3, Self::DynamoDb, Self::Bedrock, Self::Sts, Self::Ssm]
             .into_iter()
             .find(|service| service.as_str() == name)
     }
@@ -89,6 +92,8 @@ pub enum Resource {
     Path(String),
     /// A role, by its ARN.
     Role(String),
+    /// A parameter, by its name.
+    Parameter(String),
 }
 
 impl Resource {
@@ -106,7 +111,7 @@ impl Resource {
                 .iter()
                 .flat_map(|table| table.leading_keys.iter().map(String::as_str))
                 .collect(),
-            Self::Path(name) | Self::Role(name) => vec![name],
+            Self::Path(name) | Self::Role(name) | Self::Parameter(name) => vec![name],
         }
     }
 }

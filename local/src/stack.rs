@@ -25,10 +25,12 @@ use crate::front_door::{FrontDoor, FrontDoorConfig, Services};
 use crate::gateway::{self, Gateway, GatewayConfig};
 use crate::guardrail::{Guardrail, Guardrails};
 use crate::identity::{self, Identity};
+use crate::invocation_logging::InvocationLogging;
 use crate::knowledge_base::{KnowledgeBase, KnowledgeBaseConfig};
 use crate::lambda::{self, Lambda};
 use crate::model::{Models, ModelsConfig};
 use crate::object::{Object, ObjectEntry, ObjectStore};
+use crate::parameter_store::ParameterStore;
 use crate::s3::S3Store;
 use crate::template::{Function, KeyType, LogicalId, Settings, Template};
 
@@ -114,6 +116,8 @@ pub struct Stack {
     front_door: FrontDoor,
     knowledge_base: KnowledgeBase,
     models: Models,
+    invocation_logging: InvocationLogging,
+    parameters: Arc<ParameterStore>,
     lambda: Arc<Lambda>,
     identity: Identity,
     template: Template,
@@ -206,6 +210,8 @@ impl Stack {
         };
         let knowledge_base = KnowledgeBase::start(knowledge_base, Arc::new(reader))?;
         let models = Models::new(models);
+        let invocation_logging = InvocationLogging::new();
+        let parameters = Arc::new(ParameterStore::new(&template.account, &template.region));
         let front_door = FrontDoor::start(
             FrontDoorConfig {
                 authority: Some(Arc::clone(&authority)),
@@ -220,7 +226,9 @@ impl Stack {
                     Arc::new(knowledge_base.clone()),
                     Arc::new(models.clone()),
                     Arc::new(guardrails),
+                    Arc::new(invocation_logging.clone()),
                 ],
+                ssm: Arc::clone(&parameters),
             },
         )
         .await?;
@@ -283,6 +291,8 @@ impl Stack {
             front_door,
             knowledge_base,
             models,
+            invocation_logging,
+            parameters,
             lambda,
             identity,
             template,
@@ -313,6 +323,16 @@ impl Stack {
     /// The models, with the scripts of single tenants and what they were asked.
     pub fn models(&self) -> &Models {
         &self.models
+    }
+
+    /// Bedrock's model invocation logging.
+    pub fn invocation_logging(&self) -> &InvocationLogging {
+        &self.invocation_logging
+    }
+
+    /// The parameters.
+    pub fn parameters(&self) -> &ParameterStore {
+        &self.parameters
     }
 
     /// The functions' processes and their output.

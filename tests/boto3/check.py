@@ -39,6 +39,8 @@ s3 = boto3.client("s3")
 dynamodb = boto3.client("dynamodb")
 knowledge = boto3.client("bedrock-agent-runtime")
 runtime = boto3.client("bedrock-runtime")
+bedrock = boto3.client("bedrock")
+ssm = boto3.client("ssm")
 checks = []
 
 
@@ -585,6 +587,38 @@ def bedrock_streams_break_off():
 @check_bedrock
 def bedrock_other_operations_are_named():
     refused(lambda: runtime.invoke_model(modelId=MODEL, body=b"{}"), "NotImplemented", "NotImplementedException", status=501)
+
+
+@check_bedrock
+def bedrock_has_one_configuration_of_model_invocation_logging():
+    assert "loggingConfig" not in bedrock.get_model_invocation_logging_configuration()
+    wanted = {"s3Config": {"bucketName": "audit", "keyPrefix": "models"}, "textDataDeliveryEnabled": True}
+    bedrock.put_model_invocation_logging_configuration(loggingConfig=wanted)
+    assert bedrock.get_model_invocation_logging_configuration()["loggingConfig"] == wanted
+    role = {"cloudWatchConfig": {"logGroupName": "logs", "roleArn": "arn:aws:iam::123456789012:user/ada"}}
+    refused(lambda: bedrock.put_model_invocation_logging_configuration(loggingConfig=role), "ValidationException")
+    for _ in range(2):
+        bedrock.delete_model_invocation_logging_configuration()
+    assert "loggingConfig" not in bedrock.get_model_invocation_logging_configuration()
+
+
+@check
+def ssm_parameters_are_kept():
+    name = f"/{RUN}parameter"
+    refused(lambda: ssm.get_parameter(Name=name), "ParameterNotFound")
+    assert ssm.put_parameter(Name=name, Value="one", Type="String")["Version"] == 1
+    refused(lambda: ssm.put_parameter(Name=name, Value="two", Type="String"), "ParameterAlreadyExists")
+    assert ssm.put_parameter(Name=name, Value="two", Overwrite=True)["Version"] == 2
+    parameter = ssm.get_parameter(Name=name)["Parameter"]
+    assert (parameter["Value"], parameter["Type"]) == ("two", "String"), parameter
+    refused(lambda: ssm.put_parameter(Name=name, Value="x" * 4097, Overwrite=True), "ValidationException")
+    ssm.delete_parameter(Name=name)
+    refused(lambda: ssm.delete_parameter(Name=name), "ParameterNotFound")
+
+
+@check
+def ssm_other_operations_are_named():
+    refused(lambda: ssm.describe_parameters(), "NotImplemented", status=501)
 
 
 def main():

@@ -265,6 +265,7 @@ async fn functions_touch_only_their_tenants_keys() {
                         partitions.extend(keys.leading_keys.iter().cloned());
                     }
                 }
+                bulkhead_local::record::Resource::Parameter(name) => panic!("the parameter {name}: {call:?}"),
                 bulkhead_local::record::Resource::None
                 | bulkhead_local::record::Resource::Path(_)
                 | bulkhead_local::record::Resource::Role(_) => {}

@@ -81,6 +81,7 @@ impl Fixture {
             bedrock: vec![Arc::new(Echo {
                 go_on: Arc::clone(&go_on),
             })],
+            ssm: Arc::new(ParameterStore::new("000000000000", "eu-central-1")),
         };
         let door = FrontDoor::start(FrontDoorConfig::default(), services).await.unwrap();
         let credential = door.credentials().issue(Caller {

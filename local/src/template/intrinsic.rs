@@ -551,7 +551,7 @@ impl<'a> Scope<'a> {
                 Passive::VectorBucket => self.attribute(place, target, "VectorBucketArn")?,
                 Passive::VectorIndex => self.attribute(place, target, "IndexArn")?,
                 Passive::LogGroup | Passive::MetricFilter | Passive::Alarm => self.name(target, resource)?,
-                Passive::ApiAccount => self.generated_name(target),
+                Passive::ApiAccount | Passive::CustomResource => self.generated_name(target),
             },
         };
         Ok(Some(Value::String(text)))

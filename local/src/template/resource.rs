@@ -32,6 +32,8 @@ pub(super) enum Passive {
     MetricFilter,
     Alarm,
     ApiAccount,
+    /// Its function is given events by whoever plays CloudFormation.
+    CustomResource,
 }
 
 impl Kind {
@@ -55,6 +57,7 @@ impl Kind {
             "AWS::Logs::LogGroup" => Self::NotEmulated(Passive::LogGroup),
             "AWS::Logs::MetricFilter" => Self::NotEmulated(Passive::MetricFilter),
             "AWS::CloudWatch::Alarm" => Self::NotEmulated(Passive::Alarm),
+            "Custom::ModelInvocationLogging" => Self::NotEmulated(Passive::CustomResource),
             "AWS::ApiGateway::Account" => Self::NotEmulated(Passive::ApiAccount),
             _ => return None,
         })
@@ -80,7 +83,7 @@ impl Kind {
             | Self::Permission
             | Self::Policy
             | Self::BucketPolicy
-            | Self::NotEmulated(Passive::ApiAccount) => None,
+            | Self::NotEmulated(Passive::ApiAccount | Passive::CustomResource) => None,
         }
     }
 }
