@@ -12,6 +12,7 @@ mod fuzz;
 mod guardrails;
 mod isolation;
 mod locks;
+mod model_logging;
 mod narrowing;
 mod questions;
 mod restart;

@@ -23,7 +23,7 @@ fn variables_read(package: &str) -> BTreeSet<String> {
 
 #[test]
 fn functions_and_binaries_are_the_same_set_and_each_is_given_the_variables_it_reads() {
-    let template = repository::template();
+    let template = repository::whole_template();
     let packages: BTreeSet<&str> = template
         .functions
         .iter()
@@ -31,7 +31,13 @@ fn functions_and_binaries_are_the_same_set_and_each_is_given_the_variables_it_re
         .collect();
     assert_eq!(
         packages,
-        BTreeSet::from(["authorizer", "query-handler", "tenant-admin", "control-plane"])
+        BTreeSet::from([
+            "authorizer",
+            "query-handler",
+            "tenant-admin",
+            "control-plane",
+            "model-logging"
+        ])
     );
     for function in &template.functions {
         let given: BTreeSet<String> = function
@@ -60,7 +66,7 @@ fn functions_and_binaries_are_the_same_set_and_each_is_given_the_variables_it_re
 
 #[test]
 fn exactly_the_functions_that_touch_a_tenants_data_are_isolated() {
-    let template = repository::template();
+    let template = repository::whole_template();
     let isolated: BTreeSet<&str> = template
         .functions
         .iter()
@@ -84,6 +90,27 @@ fn nobody_but_api_gateway_may_invoke_a_function() {
         );
     }
     assert_eq!(template.permissions.len(), template.functions.len());
+    // CloudFormation invokes what is behind a custom resource as whoever deploys.
+    assert_eq!(
+        repository::whole_template().permissions.len(),
+        template.permissions.len()
+    );
+}
+
+#[test]
+fn nothing_of_model_invocation_logging_is_made_unless_asked_for() {
+    let of_logging = |template: &Template| -> BTreeSet<String> {
+        let functions = template.functions.iter().map(|function| &function.logical_id);
+        let roles = template.roles.iter().map(|role| &role.logical_id);
+        let names = functions.chain(roles).map(ToString::to_string);
+        names.filter(|name| name.starts_with("Model")).collect()
+    };
+    assert_eq!(of_logging(&repository::template()), BTreeSet::new());
+    let expected = ["ModelInvocationLogsRole", "ModelLoggingFunction", "ModelLoggingRole"];
+    assert_eq!(
+        of_logging(&repository::whole_template()),
+        expected.map(str::to_owned).into()
+    );
 }
 
 /// One or several, as policies may say either.

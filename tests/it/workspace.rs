@@ -6,7 +6,13 @@ use std::process::Command;
 use integration_tests::repository;
 use serde_json::Value;
 
-const FUNCTIONS: [&str; 4] = ["authorizer", "query-handler", "tenant-admin", "control-plane"];
+const FUNCTIONS: [&str; 5] = [
+    "authorizer",
+    "query-handler",
+    "tenant-admin",
+    "control-plane",
+    "model-logging",
+];
 
 fn metadata() -> Value {
     let output = Command::new(env!("CARGO"))
@@ -33,6 +39,7 @@ fn crates_depend_on_whom_they_may() {
         ("query-handler", &["bulkhead-core"][..]),
         ("tenant-admin", &["bulkhead-core"][..]),
         ("control-plane", &["bulkhead-core"][..]),
+        ("model-logging", &["bulkhead-core"][..]),
         // A mistake in how we build a key must not be able to agree with itself.
         ("bulkhead-local", &[][..]),
         ("bulkhead-cli", &[][..]),
@@ -93,7 +100,7 @@ fn functions_link_one_tls_stack_and_one_jwt_back_end() {
 
 #[test]
 fn one_place_reads_the_environment() {
-    for package in ["core", "authorizer", "query-handler", "tenant-admin", "control-plane"] {
+    for package in FUNCTIONS.into_iter().chain(["core"]) {
         for file in repository::sources(package) {
             let text = std::fs::read_to_string(&file).unwrap();
             let reads = text.contains("std::env::var") || text.contains("env::vars") || text.contains("env!(");
@@ -104,7 +111,7 @@ fn one_place_reads_the_environment() {
 
 #[test]
 fn functions_never_ask_where_they_run() {
-    for package in ["core", "authorizer", "query-handler", "tenant-admin", "control-plane"] {
+    for package in FUNCTIONS.into_iter().chain(["core"]) {
         for file in repository::sources(package) {
             let text = std::fs::read_to_string(&file).unwrap().to_lowercase();
             for word in ["is_local", "if local", "localstack", "bulkhead_local"] {

@@ -53,7 +53,7 @@ pub fn binaries() -> PathBuf {
     static BINARIES: OnceLock<PathBuf> = OnceLock::new();
     BINARIES
         .get_or_init(|| {
-            function::binaries(&repository::template().packages(), Profile::Debug).expect("the functions build")
+            function::binaries(&repository::whole_template().packages(), Profile::Debug).expect("the functions build")
         })
         .clone()
 }

@@ -1,5 +1,6 @@
 //! The repository's own files, as the suite reads them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -33,6 +34,18 @@ pub fn contract() -> Value {
 /// It can't be read.
 pub fn template() -> Template {
     Template::load(&root().join("infra/template.yaml"), &Settings::default()).expect("the template reads")
+}
+
+/// As [`template`], with everything that a parameter can add.
+///
+/// # Panics
+/// It can't be read.
+pub fn whole_template() -> Template {
+    let settings = Settings {
+        parameters: BTreeMap::from([("ModelInvocationLogging".to_owned(), "true".to_owned())]),
+        ..Settings::default()
+    };
+    Template::load(&root().join("infra/template.yaml"), &settings).expect("the template reads")
 }
 
 /// A crate's Rust sources.
