@@ -238,3 +238,67 @@ impl State {
         Ok(format!("{STAYS_KEPT} Bedrock did not accept it any more: {said}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aws_config::{BehaviorVersion, Region as AwsRegion};
+    use aws_credential_types::Credentials;
+    use aws_credential_types::provider::SharedCredentialsProvider;
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn cloudformation_is_answered_in_time_even_if_aws_is_not() {
+        // Takes connections and says nothing.
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let credentials = Credentials::new("AKIDEXAMPLE", "secret", None, None, "test");
+        let aws = SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(AwsRegion::new("us-east-1"))
+            .endpoint_url(format!("http://{}", silent.local_addr().unwrap()))
+            .credentials_provider(SharedCredentialsProvider::new(credentials))
+            .build();
+        let config = Config {
+            parameter_name: "/bulkhead/stack/before".to_owned(),
+        };
+        let state = State::new(config, &aws, Clock::system());
+
+        let mailbox = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let event = json!({
+            "RequestType": "Create",
+            "ResponseURL": format!("http://{}/", mailbox.local_addr().unwrap()),
+            "StackId": "stack",
+            "RequestId": "request",
+            "ResourceType": "Custom::ModelInvocationLogging",
+            "LogicalResourceId": "Logical",
+            "ResourceProperties": {"LogGroupName": "logs", "RoleArn": "role"},
+        });
+        let receive = async {
+            let (mut stream, _) = mailbox.accept().await.unwrap();
+            let mut request = String::new();
+            while !request.ends_with('}') {
+                let mut buffer = [0; 4096];
+                let read = stream.read(&mut buffer).await.unwrap();
+                assert_ne!(read, 0, "{request}");
+                request.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
+            }
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                .await
+                .unwrap();
+            request
+        };
+        let deadline = SystemTime::now() + MARGIN + Duration::from_millis(200);
+        let (handled, request) = tokio::join!(state.handle(&event, deadline), receive);
+        handled.unwrap();
+        assert!(SystemTime::now() < deadline);
+        let (_, document) = request.split_once("\r\n\r\n").unwrap();
+        let document: Value = serde_json::from_str(document).unwrap();
+        assert_eq!(document["Status"], "FAILED");
+        assert_eq!(document["Reason"], "it took too long");
+        assert_eq!(document["PhysicalResourceId"], "/bulkhead/stack/before");
+    }
+}
