@@ -140,7 +140,7 @@ fn data_role<'a>(template: &'a Template, package: &str) -> &'a Role {
 
 #[test]
 fn policies_name_their_actions_and_their_keys() {
-    let template = repository::template();
+    let template = repository::whole_template();
     let mut keyed = 0;
     for role in &template.roles {
         for statement in statements(role) {

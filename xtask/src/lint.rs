@@ -21,6 +21,10 @@ pub const STEPS: &[Step] = &[
         run: contract,
     },
     Step {
+        name: "workflows",
+        run: workflows,
+    },
+    Step {
         name: "deny",
         run: deny,
     },
@@ -114,6 +118,16 @@ fn contract(workspace: &Workspace) -> anyhow::Result<()> {
             .command(tools.join("cfn-lint"))
             .arg("--template")
             .arg(&expanded_file),
+    )
+}
+
+/// What the pipeline may do and what it trusts. Offline: what only GitHub knows is not looked up.
+fn workflows(workspace: &Workspace) -> anyhow::Result<()> {
+    let zizmor = python_tools(workspace)?.join("zizmor");
+    check(
+        workspace
+            .command(zizmor)
+            .args(["--offline", "--quiet", ".github/workflows"]),
     )
 }
 
