@@ -1,8 +1,8 @@
 //! AWS Systems Manager Parameter Store: plain strings of the standard tier, under names.
 //!
-//! Speaks the JSON protocol of `ssm` for the three operations that functions call; every other one, and every member that
-//! would mean something else than a plain string, is answered 501 and named. Parameters live in memory, as long as the
-//! stack. Labels, versions but the newest, encryption, policies and names that are ARNs are not here.
+//! Speaks the JSON protocol of `ssm` for the three operations that functions call; every other one, and every member
+//! that would mean something else than a plain string, is answered 501 and named. Parameters live in memory, as long as
+//! the stack. Labels, versions but the newest, encryption, policies and names that are ARNs are not here.
 //! <https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html>
 
 use std::collections::BTreeMap;
@@ -162,7 +162,8 @@ impl ParameterStore {
         match parameters.get(name) {
             Some(_) if !overwrite => Err(Refusal::new(
                 "ParameterAlreadyExists",
-                "The parameter already exists. To overwrite this value, set the overwrite option in the request to true.",
+                "The parameter already exists. To overwrite this value, set the overwrite option in the request to \
+                 true.",
             )),
             None if kind.is_none() => Err(invalid("A parameter type is required when you create a parameter.")),
             _ => Ok(json!({ "Tier": "Standard", "Version": write(&mut parameters, name, value) })),

@@ -5,8 +5,9 @@
 //!
 //! * **Ours is what writes to our log group.** Whoever changed something else about it changed ours; and when the stack
 //!   goes, its log group does, so nothing that writes there can stay.
-//! * **What was before is kept before ours is set, and only if what is found is not ours.** So it is safe to stop between
-//!   any two steps and to begin again: the events of a custom resource are delivered more than once, also after a time-out.
+//! * **What was before is kept before ours is set, and only if what is found is not ours.** So it is safe to stop
+//!   between any two steps and to begin again: the events of a custom resource are delivered more than once, also after
+//!   a time-out.
 //! * **What can't be restored later is not replaced now.** It is tried before.
 //! * **A deletion succeeds wherever a repetition could not do better**, and says what it left. A stack that can't be
 //!   deleted helps nobody.

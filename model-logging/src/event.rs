@@ -1,8 +1,8 @@
 //! The events of a custom resource
 //! (<https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-requests.html>).
 //!
-//! An event is read twice. First what an answer needs, leniently, so that CloudFormation is told of an event that nothing
-//! can be done with, instead of waiting for an hour. Then the request.
+//! An event is read twice. First what an answer needs, leniently, so that CloudFormation is told of an event that
+//! nothing can be done with, instead of waiting for an hour. Then the request.
 
 use aws_lambda_events::cloudformation::CloudFormationCustomResourceRequest as Request;
 use serde::{Deserialize, Serialize};
@@ -62,8 +62,8 @@ pub(crate) enum Wish {
 }
 
 impl Wish {
-    /// Reads the request; nothing if it is to delete what has unreadable properties, because no resource was ever made with
-    /// such. As an error it would fail for ever, and the stack with it.
+    /// Reads the request; nothing if it is to delete what has unreadable properties, because no resource was ever made
+    /// with such. As an error it would fail for ever, and the stack with it.
     ///
     /// # Errors
     /// [`Trouble::Event`].

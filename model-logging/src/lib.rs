@@ -1,12 +1,12 @@
 //! Bedrock's model invocation logging as a resource of the stack: the Lambda function behind a custom resource, because
 //! CloudFormation has no resource for it.
 //!
-//! The setting is one for the account in a Region. So what was configured before is kept in a parameter and restored when
-//! the resource goes, unless somebody has changed it since. Nothing of any tenant passes through here: the function
-//! changes where Bedrock logs to, and reads no log.
+//! The setting is one for the account in a Region. So what was configured before is kept in a parameter and restored
+//! when the resource goes, unless somebody has changed it since. Nothing of any tenant passes through here: the
+//! function changes where Bedrock logs to, and reads no log.
 //!
-//! Every event is answered, and within the function's time limit: CloudFormation waits for an answer, not for the function
-//! (<https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/template-custom-resources.html>).
+//! Every event is answered, and within the function's time limit: CloudFormation waits for an answer, not for the
+//! function (<https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/template-custom-resources.html>).
 
 pub mod config;
 mod decision;
@@ -37,8 +37,8 @@ use self::response::{Sender, response};
 
 /// What is left of an invocation's time to answer in, when the work is not done by then.
 const MARGIN: Duration = Duration::from_secs(20);
-/// For how long a role that Bedrock does not accept is tried again. IAM is eventually consistent, and Bedrock tries a role
-/// that the same deployment made seconds ago.
+/// For how long a role that Bedrock does not accept is tried again. IAM is eventually consistent, and Bedrock tries a
+/// role that the same deployment made seconds ago.
 const PROPAGATION: Duration = Duration::from_secs(60);
 /// The first pause between two such attempts; every further one is twice as long, up to eight seconds.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);

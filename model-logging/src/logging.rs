@@ -51,8 +51,8 @@ struct S3 {
 }
 
 impl Logging {
-    /// Ours: the text of questions, passages and answers, into the stack's log group. Nothing else is sent to models but
-    /// documents to be embedded, whose vectors say nothing to a reader. What is not said would be on.
+    /// Ours: text only, into the stack's log group. Every kind of data is named, because one that is left out need not be
+    /// off.
     pub(crate) fn ours(properties: &Properties) -> Self {
         Self {
             cloud_watch_config: Some(CloudWatch {
@@ -124,8 +124,8 @@ impl Logging {
 /// Why a configuration was not set.
 #[derive(Debug)]
 pub(crate) enum PutError {
-    /// Bedrock does not take it as it is, or not yet: it tries the role, which IAM may not know everywhere so soon. What
-    /// it says of that.
+    /// Bedrock does not take it as it is, or not yet: it tries the role, which IAM may not know everywhere so soon.
+    /// What it says of that.
     Invalid(String),
     /// Anything else.
     Other(Trouble),

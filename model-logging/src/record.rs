@@ -70,8 +70,8 @@ impl Parameter {
         }
     }
 
-    /// Writes a record where there is none. Where there is one by now, it stays: an event is delivered more than once, and
-    /// the other delivery was first.
+    /// Writes a record where there is none. Where there is one by now, it stays: an event is delivered more than once,
+    /// and the other delivery was first.
     pub(crate) async fn keep(&self, record: &Record) -> Result<(), Trouble> {
         match self.write(record, false).await {
             Err(error)

@@ -1,9 +1,9 @@
 //! The answer to CloudFormation: a document that is put to the address in the event
 //! (<https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/crpg-ref-responses.html>).
 //!
-//! Which address that is, is the invoker's to say, and invoking is what IAM protects; no rule about hosts here would hold
-//! more. What is sent holds ids and a sentence, redirects are not followed, and of the answer only the status is read.
-//! The address is signed, so it is in no log: an error that carries it is stripped of it.
+//! Which address that is, is the invoker's to say, and invoking is what IAM protects; no rule about hosts here would
+//! hold more. What is sent holds ids and a sentence, redirects are not followed, and of the answer only the status is
+//! read. The address is signed, so it is in no log: an error that carries it is stripped of it.
 
 use std::sync::OnceLock;
 use std::time::Duration;

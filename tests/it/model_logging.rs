@@ -1,7 +1,8 @@
 //! Model invocation logging as a custom resource: the real function, with this test in CloudFormation's place. It sends
 //! the events and listens where the answers go.
 //!
-//! The configuration is one for the whole Region, so every test has a stack of its own and does one thing after another.
+//! The configuration is one for the whole Region, so every test has a stack of its own and does one thing after
+//! another.
 
 use std::sync::{Arc, Mutex};
 
@@ -10,7 +11,7 @@ use bulkhead_local::lambda::Outcome;
 use bulkhead_local::record;
 use bulkhead_local::stack::Stack;
 use bulkhead_local::template::LogicalId;
-use integration_tests::fixture::config;
+use integration_tests::fixture::{Fixture, config};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -88,25 +89,37 @@ fn is_whole(request: &str) -> bool {
 
 /// A stack that has the resource, and its CloudFormation.
 struct Scene {
-    stack: Stack,
+    fixture: Arc<Fixture>,
     mailbox: Mailbox,
     parameter: String,
 }
 
 impl Scene {
     async fn new() -> Self {
+        Self::with_earlier_role("").await
+    }
+
+    /// As [`Self::new`], and the deployment says which role Bedrock logs with already.
+    async fn with_earlier_role(role: &str) -> Self {
         let mut config = config();
-        config
-            .parameters
-            .insert("ModelInvocationLogging".to_owned(), "true".to_owned());
-        let stack = Stack::start(config).await.unwrap();
-        let function = stack.template().function(&LogicalId::new(FUNCTION)).unwrap();
+        let parameters = [
+            ("ModelInvocationLogging", "true"),
+            ("EarlierInvocationLoggingRole", role),
+        ];
+        let parameters = parameters.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        config.parameters.extend(parameters);
+        let fixture = Fixture::start(config).await;
+        let function = fixture.stack.template().function(&LogicalId::new(FUNCTION)).unwrap();
         let parameter = function.environment["BULKHEAD_PARAMETER_NAME"].clone();
         Self {
-            stack,
+            fixture,
             mailbox: Mailbox::open().await,
             parameter,
         }
+    }
+
+    fn stack(&self) -> &Stack {
+        &self.fixture.stack
     }
 
     fn event(&self, request_type: &str) -> Value {
@@ -135,7 +148,7 @@ impl Scene {
     }
 
     fn role(&self) -> String {
-        let mut roles = self.stack.template().roles.iter();
+        let mut roles = self.stack().template().roles.iter();
         let role = roles.find(|role| role.logical_id.as_str() == "ModelInvocationLogsRole");
         role.unwrap().arn.clone()
     }
@@ -143,7 +156,7 @@ impl Scene {
     async fn invoke(&self, event: &Value) -> Outcome {
         let payload = event.to_string().into();
         let function = LogicalId::new(FUNCTION);
-        self.stack.lambda().invoke(&function, None, payload).await.unwrap()
+        self.stack().lambda().invoke(&function, None, payload).await.unwrap()
     }
 
     /// Sends an event and gives the one answer to it: its status and reason.
@@ -172,11 +185,11 @@ impl Scene {
     }
 
     fn configured(&self) -> Option<Value> {
-        self.stack.invocation_logging().configured()
+        self.stack().invocation_logging().configured()
     }
 
     fn kept(&self) -> Option<Value> {
-        let value = self.stack.parameters().value(&self.parameter)?;
+        let value = self.stack().parameters().value(&self.parameter)?;
         Some(serde_json::from_str(&value).unwrap())
     }
 
@@ -193,8 +206,8 @@ impl Scene {
 
     /// As if nothing had ever been here but what somebody else configured.
     fn begin_with(&self, before: Option<&Value>) {
-        self.stack.invocation_logging().configure(before.cloned());
-        self.stack.parameters().set(&self.parameter, None);
+        self.stack().invocation_logging().configure(before.cloned());
+        self.stack().parameters().set(&self.parameter, None);
     }
 
     fn is_as_it_was(&self, before: Option<&Value>) {
@@ -204,11 +217,16 @@ impl Scene {
 
     /// What the function has asked of AWS so far.
     fn calls(&self) -> Vec<record::Call> {
-        self.stack.front_door().recorder().calls()
+        let mut calls = self.stack().front_door().recorder().calls();
+        calls.retain(|call| {
+            let caller = call.caller.as_ref();
+            caller.is_some_and(|caller| caller.principal == FUNCTION)
+        });
+        calls
     }
 
     fn inject(&self, operation: &str, effect: Effect, skip: usize, times: Option<u32>) {
-        self.stack.front_door().faults().inject(Fault {
+        self.stack().front_door().faults().inject(Fault {
             matcher: Matcher {
                 operation: Some(operation.to_owned()),
                 ..Matcher::default()
@@ -254,12 +272,12 @@ async fn what_was_configured_before_comes_back() {
     scene.begin_with(Some(&audit()));
     scene.succeed("Create").await;
     let theirs = json!({"s3Config": {"bucketName": "theirs"}});
-    scene.stack.invocation_logging().configure(Some(theirs.clone()));
+    scene.stack().invocation_logging().configure(Some(theirs.clone()));
     let reason = scene.succeed("Delete").await;
     assert!(reason.contains("left as it is"), "{reason}");
     scene.is_as_it_was(Some(&theirs));
 
-    let logs = scene.stack.lambda().logs();
+    let logs = scene.stack().lambda().logs();
     assert!(logs.iter().any(|line| line.text.contains("request.type")), "{logs:?}");
     for line in logs {
         for secret in [SECRET, "audit", "theirs"] {
@@ -289,8 +307,8 @@ async fn wherever_it_was_cut_off_what_was_before_comes_back() {
     scene.is_as_it_was(Some(&before));
     assert_eq!(cases.len(), 2 * (5 + 4), "{cases:?}");
     for (request_type, operation, ordinal, effect) in cases {
-        // CloudFormation, told that a creation failed, deletes what there may be; an event that was not answered is sent
-        // again, and so is a deletion that whoever deploys tries once more.
+        // CloudFormation, told that a creation failed, deletes what there may be; an event that was not answered is
+        // sent again, and so is a deletion that whoever deploys tries once more.
         let ways = if request_type == "Create" {
             &[true, false][..]
         } else {
@@ -305,7 +323,7 @@ async fn wherever_it_was_cut_off_what_was_before_comes_back() {
             scene.inject(&operation, effect.clone(), ordinal, None);
             let reason = scene.fail(request_type).await;
             assert!(reason.contains(&operation), "{case}: {reason}");
-            scene.stack.front_door().faults().clear();
+            scene.stack().front_door().faults().clear();
             if *is_repeated && request_type == "Create" {
                 scene.succeed("Create").await;
                 assert_eq!(scene.configured(), Some(scene.ours()), "{case}");
@@ -338,6 +356,32 @@ async fn what_could_not_be_restored_is_not_replaced() {
     scene.is_as_it_was(Some(&before));
     scene.succeed("Delete").await;
     scene.is_as_it_was(Some(&before));
+}
+
+const AUDIT_ROLE: &str = "arn:aws:iam::123456789012:role/audit";
+
+/// A configuration that Bedrock writes with a role of its own.
+fn audit_log() -> Value {
+    json!({"cloudWatchConfig": {"logGroupName": "audit", "roleArn": AUDIT_ROLE}})
+}
+
+#[tokio::test]
+async fn a_role_that_was_not_named_can_not_be_passed_again() {
+    let scene = Scene::new().await;
+    scene.begin_with(Some(&audit_log()));
+    let reason = scene.fail("Create").await;
+    assert!(reason.contains("iam:PassRole"), "{reason}");
+    scene.is_as_it_was(Some(&audit_log()));
+}
+
+#[tokio::test]
+async fn a_role_that_was_named_is_passed_again() {
+    let scene = Scene::with_earlier_role(AUDIT_ROLE).await;
+    scene.begin_with(Some(&audit_log()));
+    scene.succeed("Create").await;
+    assert_eq!(scene.configured(), Some(scene.ours()));
+    scene.succeed("Delete").await;
+    scene.is_as_it_was(Some(&audit_log()));
 }
 
 #[tokio::test]
@@ -388,7 +432,7 @@ async fn every_event_with_an_address_is_answered() {
         assert!(matches!(outcome, Outcome::FunctionError(_)), "{event}: {outcome:?}");
     }
     assert_eq!(scene.mailbox.documents(), Vec::<Value>::new());
-    for line in scene.stack.lambda().logs() {
+    for line in scene.stack().lambda().logs() {
         assert!(!line.text.contains(SECRET), "{}", line.text);
     }
 }

@@ -42,7 +42,13 @@ pub fn template() -> Template {
 /// It can't be read.
 pub fn whole_template() -> Template {
     let settings = Settings {
-        parameters: BTreeMap::from([("ModelInvocationLogging".to_owned(), "true".to_owned())]),
+        parameters: BTreeMap::from([
+            ("ModelInvocationLogging".to_owned(), "true".to_owned()),
+            (
+                "EarlierInvocationLoggingRole".to_owned(),
+                "arn:aws:iam::123456789012:role/earlier".to_owned(),
+            ),
+        ]),
         ..Settings::default()
     };
     Template::load(&root().join("infra/template.yaml"), &settings).expect("the template reads")

@@ -46,7 +46,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let used = decision::read(&arguments.decisions);
     let mut out = std::io::stdout().lock();
-    let authority = Authority::new(&repository::template(), &[], None).expect("the policies are understood");
+    let authority = Authority::new(&repository::whole_template(), &[], None).expect("the policies are understood");
     let all: BTreeSet<String> = authority.statements().iter().map(ToString::to_string).collect();
     let excused = excused();
     let mut wrong = Vec::new();
