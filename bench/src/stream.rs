@@ -147,11 +147,10 @@ fn member(roles: &[&str]) -> TokenRequest {
 
 /// The SDK's client with credentials of the stack's own.
 fn client(stack: &Stack) -> Client {
-    let issued = stack.front_door().credentials().issue(Caller {
-        principal: BARE.to_owned(),
-        tenant: Some(BARE.to_owned()),
-        ..Caller::default()
-    });
+    let issued = stack
+        .front_door()
+        .credentials()
+        .issue(Caller::administrator(Some(BARE)));
     let credentials = Credentials::new(
         issued.access_key_id,
         issued.secret_access_key,

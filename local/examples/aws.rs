@@ -35,11 +35,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         ssm: Arc::new(ParameterStore::new("000000000000", "eu-central-1")),
     };
     let door = FrontDoor::start(FrontDoorConfig::default(), services).await?;
-    let credential = door.credentials().issue(Caller {
-        principal: "example".to_owned(),
-        tenant: None,
-        ..Caller::default()
-    });
+    let credential = door.credentials().issue(Caller::administrator(None));
     let variables = [
         ("AWS_ENDPOINT_URL", door.endpoint()),
         ("AWS_REGION", door.region().to_owned()),

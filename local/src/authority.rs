@@ -5,7 +5,7 @@
 //!
 //! Stricter than AWS in one place: where the trust policy names a role of the same account, AWS would be content with it,
 //! and here the caller's own policy must allow `sts:AssumeRole` (and `sts:TagSession`) as well. Not here: the account's
-//! other users. A caller who is neither a function nor a role of the template is its administrator, who may do everything.
+//! other users: but for its administrator, whom the policies are not about, nobody else may do anything.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
 
-use crate::credential::Caller;
+use crate::credential::{ADMINISTRATOR, Caller};
 use crate::policy::{self, Context, Need, PolicyError, PolicyKind, Statement, StatementName, Verdict};
 use crate::template::{LogicalId, Template};
 
@@ -139,6 +139,20 @@ impl Authority {
             });
             kept
         };
+        for attached in &template.policies {
+            for name in &attached.roles {
+                if !template
+                    .roles
+                    .iter()
+                    .any(|role| role.arn.ends_with(&format!(":role/{name}")))
+                {
+                    return Err(PolicyError {
+                        place: attached.logical_id.to_string(),
+                        problem: format!("{name} is no role of the template"),
+                    });
+                }
+            }
+        }
         for role in &template.roles {
             let owner = role.logical_id.as_str();
             let mut identity = Vec::new();
@@ -153,7 +167,7 @@ impl Authority {
                 if attached
                     .roles
                     .iter()
-                    .any(|name| role.arn.ends_with(&format!("role/{name}")))
+                    .any(|name| role.arn.ends_with(&format!(":role/{name}")))
                 {
                     let statements =
                         Statement::read_all(&attached.document, owner, &attached.name, PolicyKind::Identity)?;
@@ -197,9 +211,11 @@ impl Authority {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             let context = Context::default().with("aws:SourceArn", [base.arn.as_str()]);
-            if let Some(role) = authority.role_by_arn(role).cloned() {
-                authority.check_service(&role, "bedrock.amazonaws.com", context)?;
-            }
+            let id = authority.role_by_arn(role).cloned().ok_or_else(|| PolicyError {
+                place: base.logical_id.to_string(),
+                problem: format!("{role} is no role of the template"),
+            })?;
+            authority.check_service(&id, "bedrock.amazonaws.com", context)?;
         }
         Ok(authority)
     }
@@ -223,12 +239,12 @@ impl Authority {
 
     /// Allows a caller's call, by all the statements that are given back, or refuses it.
     pub(crate) fn authorize(&self, caller: &Caller, needs: &[Need]) -> Result<Vec<StatementName>, Box<Denial>> {
-        let Some((id, role)) = self.role_of(caller) else {
+        if self.is_administrator(caller) {
             return Ok(Vec::new());
-        };
+        }
         let mut deciding = Vec::new();
         for need in needs {
-            deciding.extend(self.allow(caller, id, role, need)?);
+            deciding.extend(self.allow(caller, need)?);
         }
         self.note(&deciding, caller.tenant.as_deref());
         Ok(deciding)
@@ -241,19 +257,15 @@ impl Authority {
             resource: resource.to_owned(),
             context: Context::default().with("aws:ResourceAccount", [self.account.as_str()]),
         };
-        match self.role_of(caller) {
-            Some((id, role)) => self.allow(caller, id, role, &need).is_ok(),
-            None => true,
-        }
+        self.is_administrator(caller) || self.allow(caller, &need).is_ok()
     }
 
     /// Allows what a service does in a role of its own.
     pub(crate) fn authorize_service(&self, role_arn: &str, action: &str, resource: &str) -> Result<(), Box<Denial>> {
-        let Some(id) = self.role_by_arn(role_arn) else {
-            return Ok(());
-        };
+        // Whoever has no role of the template may do nothing.
+        let role = self.role_by_arn(role_arn).map_or(role_arn, LogicalId::as_str);
         let caller = Caller {
-            principal: id.as_str().to_owned(),
+            principal: role.to_owned(),
             ..Caller::default()
         };
         let need = Need {
@@ -264,8 +276,12 @@ impl Authority {
         self.authorize(&caller, &[need]).map(drop)
     }
 
-    /// Lets a caller have a session of a role, whom its credentials stand for.
-    pub(crate) fn assume_role(&self, caller: &Caller, assumption: &Assumption) -> Result<Caller, Box<Denial>> {
+    /// Lets a caller have a session of a role, whom its credentials stand for; and by which statements.
+    pub(crate) fn assume_role(
+        &self,
+        caller: &Caller,
+        assumption: &Assumption,
+    ) -> Result<(Caller, Vec<StatementName>), Box<Denial>> {
         let context = |keys: bool| {
             let mut context = Context::default();
             for (key, value) in &assumption.tags {
@@ -322,12 +338,13 @@ impl Authority {
             }
         }
         self.note(&deciding, caller.tenant.as_deref());
-        Ok(Caller {
+        let session = Caller {
             principal: id.as_str().to_owned(),
             tenant: assumption.tags.get("tenant").cloned(),
             session: Some(assumption.session_name.clone()),
             tags: assumption.tags.clone(),
-        })
+        };
+        Ok((session, deciding))
     }
 
     /// The caller's ARN.
@@ -348,14 +365,20 @@ impl Authority {
         self.roles.iter().find(|(_, role)| role.arn == arn).map(|(id, _)| id)
     }
 
-    fn allow(
-        &self,
-        caller: &Caller,
-        id: &LogicalId,
-        role: &Role,
-        need: &Need,
-    ) -> Result<Vec<StatementName>, Box<Denial>> {
+    fn is_administrator(&self, caller: &Caller) -> bool {
+        self.roles.is_empty() || caller.principal == ADMINISTRATOR
+    }
+
+    fn allow(&self, caller: &Caller, need: &Need) -> Result<Vec<StatementName>, Box<Denial>> {
         let mut need = need.clone();
+        let Some((id, role)) = self.role_of(caller) else {
+            return Err(Box::new(Denial {
+                caller: self.arn_of(caller),
+                role: caller.principal.clone(),
+                need,
+                denied_by: Vec::new(),
+            }));
+        };
         let mut context = need
             .context
             .with("aws:PrincipalAccount", [self.account.as_str()])
@@ -390,7 +413,10 @@ impl Authority {
 
     /// A service takes on the role that it was given, or the resource could not have been made.
     fn check_service(&self, id: &LogicalId, service: &str, context: Context) -> Result<(), PolicyError> {
-        let Some(role) = self.roles.get(id) else { return Ok(()) };
+        let role = self.roles.get(id).ok_or_else(|| PolicyError {
+            place: id.to_string(),
+            problem: "it is no role of the template".to_owned(),
+        })?;
         let need = Need {
             action: "sts:AssumeRole".to_owned(),
             resource: role.arn.clone(),

@@ -14,8 +14,8 @@ use uuid::Uuid;
 /// Who a credential was issued to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Caller {
-    /// The logical id of a function, whose role it acts in, or of a role, of which it has a session. Anything else is a user
-    /// of the account who may do everything: the administrator.
+    /// The logical id of a function, whose role it acts in, or of a role, of which it has a session; or [`ADMINISTRATOR`].
+    /// Anybody else may do nothing.
     pub principal: String,
     /// The tenant that the function environment serves, or that the session is tagged with; `None` where there is none.
     pub tenant: Option<String>,
@@ -23,6 +23,21 @@ pub struct Caller {
     pub session: Option<String>,
     /// The session's tags.
     pub tags: BTreeMap<String, String>,
+}
+
+/// The principal that may do everything: the account's owner, whom the template's policies are not about.
+pub const ADMINISTRATOR: &str = "administrator";
+
+impl Caller {
+    /// The administrator, at work for a tenant or for none.
+    #[must_use]
+    pub fn administrator(tenant: Option<&str>) -> Self {
+        Self {
+            principal: ADMINISTRATOR.to_owned(),
+            tenant: tenant.map(str::to_owned),
+            ..Self::default()
+        }
+    }
 }
 
 /// One credential, in the three parts that every AWS SDK reads from its environment.

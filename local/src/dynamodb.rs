@@ -199,6 +199,7 @@ impl DynamoDb {
         let mut found = Found {
             partition_keys: &partition_keys,
             tables: Vec::new(),
+            unclear: Vec::new(),
         };
         match operation {
             Operation::GetItem | Operation::UpdateItem | Operation::DeleteItem => found.item(body, "Key"),
@@ -214,8 +215,8 @@ impl DynamoDb {
             Operation::BatchWriteItem => {
                 for (table, requests) in members(body.get("RequestItems")) {
                     for request in elements(Some(requests)) {
-                        found.key(table, request.pointer("/PutRequest/Item"));
-                        found.key(table, request.pointer("/DeleteRequest/Key"));
+                        let put = request.pointer("/PutRequest/Item");
+                        found.key(table, put.or_else(|| request.pointer("/DeleteRequest/Key")));
                     }
                 }
             }
@@ -227,7 +228,7 @@ impl DynamoDb {
                 }
             }
         }
-        Resource::Items(found.tables)
+        Resource::Items(found.tables())
     }
 
     /// Answers a request whose signature was verified. Blocks.
@@ -362,6 +363,8 @@ fn request<Q: DeserializeOwned>(value: Value) -> anyhow::Result<Q> {
 struct Found<'a> {
     partition_keys: &'a HashMap<String, String>,
     tables: Vec<TableKeys>,
+    /// The tables of which an item is named whose partition could not be found.
+    unclear: Vec<String>,
 }
 
 impl Found<'_> {
@@ -409,11 +412,21 @@ impl Found<'_> {
                 });
                 self.tables.len() - 1
             });
-        if let (Some(found), Some(value)) = (self.tables.get_mut(index), value)
-            && !found.leading_keys.contains(&value)
-        {
-            found.leading_keys.push(value);
+        match (self.tables.get_mut(index), value) {
+            (Some(found), Some(value)) if !found.leading_keys.contains(&value) => found.leading_keys.push(value),
+            (_, None) => self.unclear.push(table.to_owned()),
+            _ => {}
         }
+    }
+
+    /// All tables that are named. Of one where a single partition is unclear none is told: the others are not all of them.
+    fn tables(mut self) -> Vec<TableKeys> {
+        for table in &mut self.tables {
+            if self.unclear.contains(&table.table) {
+                table.leading_keys.clear();
+            }
+        }
+        self.tables
     }
 }
 

@@ -483,7 +483,7 @@ impl Inner {
             }
             (Service::Sts, Some(form)) => {
                 let resource = form.role.clone().map_or(Resource::None, Resource::Role);
-                (form.operation.clone(), resource, Value::Null, form.unknown())
+                (form.operation.clone(), resource, form.summary(), form.unknown())
             }
             (Service::Ssm, _) => {
                 let operation = parameter_store::operation(&parts.headers).unwrap_or("a request without X-Amz-Target");
@@ -530,16 +530,28 @@ impl Inner {
         caller: Caller,
         met: &mut Met,
     ) -> Result<Response<ServiceBody>, Dropped> {
-        // STS asks the role as well, and decides on both together.
-        if asked.service != Service::Sts {
-            match self.authority.authorize(&caller, &asked.needs) {
+        let mut grant = None;
+        match &asked.form {
+            // STS asks the role as well, and decides on both together.
+            Some(form) if asked.unknown.is_none() => match form.decide(&caller, &self.authority) {
+                Ok((granted, by)) => {
+                    met.decided_by = by;
+                    grant = Some(granted);
+                }
+                Err((refused, by)) => {
+                    met.decided_by = by;
+                    return Ok(refused.map(ServiceBody::Whole));
+                }
+            },
+            Some(_) => {}
+            None => match self.authority.authorize(&caller, &asked.needs) {
                 Ok(by) => met.decided_by = by,
                 Err(denial) => {
                     denial.log();
                     met.decided_by.clone_from(&denial.denied_by);
                     return Ok(access_denied(asked.service, &denial).map(ServiceBody::Whole));
                 }
-            }
+            },
         }
         let tenant = caller.tenant.as_deref();
         let effects = self
@@ -562,11 +574,17 @@ impl Inner {
             }
         }
         met.carried_out = true;
-        let response = self.carry_out(asked, request, caller).await;
+        let response = self.carry_out(asked, request, caller, grant).await;
         if answer_dropped { Err(Dropped) } else { Ok(response) }
     }
 
-    async fn carry_out(&self, asked: &Asked, request: Request<Bytes>, caller: Caller) -> Response<ServiceBody> {
+    async fn carry_out(
+        &self,
+        asked: &Asked,
+        request: Request<Bytes>,
+        caller: Caller,
+        grant: Option<sts::Grant>,
+    ) -> Response<ServiceBody> {
         let answer = match asked.service {
             Service::Bedrock => match self.bedrock(request.method(), request.uri().path()) {
                 Some((bedrock, _)) => return bedrock.handle(request, caller).await,
@@ -577,8 +595,8 @@ impl Inner {
                 Ok(response) => self.hide_missing(asked, &caller, response),
                 Err(failed) => internal_error(asked.service, &failed),
             },
-            Service::Sts => match &asked.form {
-                Some(form) => form.assume_role(&caller, &self.authority, &self.credentials),
+            Service::Sts => match grant {
+                Some(grant) => grant.issue(&self.authority, &self.credentials),
                 None => not_emulated(asked),
             },
             Service::Ssm => self.services.ssm.handle(&asked.operation, request.body()),

@@ -248,8 +248,9 @@ impl Statement {
                     }
                     let names =
                         self::texts(Some(names)).ok_or_else(|| wrong(&place, "a principal is a string".to_owned()))?;
-                    if names.iter().any(|name| name.contains('*')) {
-                        return Err(wrong(&place, "a principal with a wildcard is not known".to_owned()));
+                    let known = |name: &String| !name.contains('*') && (kind == "Service" || name.contains(":role/"));
+                    if let Some(name) = names.iter().find(|name| !known(name)) {
+                        return Err(wrong(&place, format!("the principal {name} is no role and no service")));
                     }
                     named.extend(names);
                 }

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header::CONTENT_TYPE};
 use quick_xml::escape::escape;
+use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 use url::form_urlencoded;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use crate::authority::{Assumption, Authority};
 use crate::credential::{Caller, Credentials};
+use crate::policy::StatementName;
 
 /// The shortest and the longest session, in seconds.
 const SECONDS: std::ops::RangeInclusive<i64> = 900..=3600;
@@ -24,6 +26,9 @@ const SECONDS: std::ops::RangeInclusive<i64> = 900..=3600;
 const MAX_TAGS: usize = 50;
 /// The parameters that are understood, besides those of tags.
 const PARAMETERS: [&str; 5] = ["Action", "Version", "RoleArn", "RoleSessionName", "DurationSeconds"];
+
+/// What the parameters of tags begin with.
+const TAGS: &str = "Tags.member.";
 
 /// What a form asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +64,7 @@ impl Asked {
         if self.operation != "AssumeRole" {
             return Some(self.operation.clone());
         }
-        let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with("Tags.member.");
+        let known = |name: &str| PARAMETERS.contains(&name) || name.starts_with(TAGS);
         let parameter = self.parameters.keys().find(|name| !known(name))?;
         Some(format!("AssumeRole with the parameter {parameter}"))
     }
@@ -92,21 +97,28 @@ impl Asked {
         }
         let mut tags = BTreeMap::new();
         for number in 1..=MAX_TAGS + 1 {
-            let part = |part: &str| self.get(&format!("Tags.member.{number}.{part}"));
+            let part = |part: &str| self.get(&format!("{TAGS}{number}.{part}"));
             let (Some(key), Some(value)) = (part("Key"), part("Value")) else {
                 break;
             };
+            let lower = key.to_lowercase();
             let fits = |c: char| c.is_alphanumeric() || c.is_whitespace() || "_.:/=+-@".contains(c);
             let lengths = (1..=128).contains(&key.chars().count()) && value.chars().count() <= 256;
             if number > MAX_TAGS || !lengths || !key.chars().chain(value.chars()).all(fits) {
                 return Err(invalid("a tag's key or value does not satisfy its constraints"));
             }
-            if tags.insert(key.to_owned(), value.to_owned()).is_some() {
+            let doubled = tags.keys().any(|other: &String| other.to_lowercase() == lower);
+            tags.insert(key.to_owned(), value.to_owned());
+            if doubled {
                 return Err(Refusal {
                     code: "InvalidParameterValue",
                     message: "Duplicate tag keys found. Please note that Tag keys are case insensitive.".to_owned(),
                 });
             }
+        }
+        // None may be left over: a gap, or a key without a value.
+        if self.parameters.keys().filter(|name| name.starts_with(TAGS)).count() != 2 * tags.len() {
+            return Err(invalid("a tag has a key and a value, and tags are counted from one"));
         }
         let role_arn = self.role.clone().filter(|arn| arn.len() >= 20);
         let role_arn = role_arn.ok_or_else(|| invalid("roleArn must have length greater than or equal to 20"))?;
@@ -118,29 +130,57 @@ impl Asked {
         Ok((assumption, Duration::seconds(seconds)))
     }
 
-    /// Carries out `AssumeRole`.
-    pub(crate) fn assume_role(
+    /// What is kept of the request: no secret is in it.
+    pub(crate) fn summary(&self) -> Value {
+        self.assumption().map_or(Value::Null, |(assumption, duration)| {
+            json!({
+                "RoleSessionName": assumption.session_name,
+                "Tags": assumption.tags,
+                "DurationSeconds": duration.whole_seconds(),
+            })
+        })
+    }
+
+    /// Decides on `AssumeRole`.
+    ///
+    /// # Errors
+    /// The answer that refuses it, and the statements that denied it.
+    pub(crate) fn decide(
         &self,
         caller: &Caller,
         authority: &Authority,
-        credentials: &Credentials,
-    ) -> Response<Bytes> {
-        let (assumption, duration) = match self.assumption() {
-            Ok(asked) => asked,
-            Err(refusal) => return error(StatusCode::BAD_REQUEST, refusal.code, &refusal.message),
-        };
-        let session = match authority.assume_role(caller, &assumption) {
-            Ok(session) => session,
+    ) -> Result<(Grant, Vec<StatementName>), (Response<Bytes>, Vec<StatementName>)> {
+        let (assumption, duration) = self.assumption().map_err(|refusal| {
+            let answer = error(StatusCode::BAD_REQUEST, refusal.code, &refusal.message);
+            (answer, Vec::new())
+        })?;
+        match authority.assume_role(caller, &assumption) {
+            Ok((session, by)) => Ok((Grant { session, duration }, by)),
             Err(denial) => {
                 denial.log();
-                return error(StatusCode::FORBIDDEN, "AccessDenied", &denial.to_string());
+                let answer = error(StatusCode::FORBIDDEN, "AccessDenied", &denial.to_string());
+                Err((answer, denial.denied_by))
             }
-        };
-        let arn = authority.arn_of(&session);
-        let expires = OffsetDateTime::now_utc() + duration;
+        }
+    }
+}
+
+/// A session that was allowed.
+#[derive(Debug)]
+pub(crate) struct Grant {
+    session: Caller,
+    duration: Duration,
+}
+
+impl Grant {
+    /// Issues the session's credentials.
+    pub(crate) fn issue(self, authority: &Authority, credentials: &Credentials) -> Response<Bytes> {
+        let arn = authority.arn_of(&self.session);
+        let name = self.session.session.clone().unwrap_or_default();
+        let expires = OffsetDateTime::now_utc() + self.duration;
         // STS tells whole seconds.
         let expires = expires.replace_nanosecond(0).unwrap_or(expires);
-        let issued = credentials.issue_until(session, Some(expires));
+        let issued = credentials.issue_until(self.session, Some(expires));
         let expiration = expires.format(&Rfc3339).unwrap_or_default();
         let body = format!(
             "<AssumeRoleResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><AssumeRoleResult><Credentials>\
@@ -153,7 +193,7 @@ impl Asked {
             escape(issued.session_token.as_str()),
             escape(arn.as_str()),
             issued.access_key_id.trim_start_matches("ASIA"),
-            escape(assumption.session_name.as_str()),
+            escape(name.as_str()),
             Uuid::new_v4(),
         );
         answer(StatusCode::OK, body)

@@ -29,11 +29,8 @@ async fn boto3_finds_the_services_as_it_knows_them() {
             times: None,
         });
     }
-    let credential = stack.front_door().credentials().issue(Caller {
-        principal: "boto3".to_owned(),
-        tenant: Some(tenant.id.clone()),
-        ..Caller::default()
-    });
+    let administrator = Caller::administrator(Some(&tenant.id));
+    let credential = stack.front_door().credentials().issue(administrator);
     let output = tokio::process::Command::new(repository::python_tools().join("python"))
         .arg(repository::root().join("tests/boto3/check.py"))
         .env("AWS_ENDPOINT_URL", stack.front_door().endpoint())

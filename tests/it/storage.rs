@@ -300,3 +300,31 @@ async fn a_session_is_for_one_tenant_and_of_the_functions_own_role() {
         assert_refused(&exchange, &outcomes, role);
     }
 }
+
+#[tokio::test]
+async fn every_session_is_the_environments_tenants() {
+    let fixture = Fixture::shared();
+    let (own, other, _) = neighbours(&fixture).await;
+    own.ask("What is the lighthouse called?").await;
+    for tenant in [&own.id, &other.id] {
+        let calls = fixture.stack.front_door().recorder().calls_of(tenant);
+        let sessions: Vec<_> = calls.iter().filter(|call| call.operation == "AssumeRole").collect();
+        // One per function; whoever asks has the environment's tenant, whatever it asks for.
+        assert!(sessions.len() >= 2, "{sessions:?}");
+        for call in sessions {
+            assert_eq!(call.request["Tags"], json!({"tenant": tenant}), "{call:?}");
+            assert_eq!(call.status, Some(200));
+        }
+        // Nothing reached the table or the bucket but with such a session.
+        for call in calls
+            .iter()
+            .filter(|call| [Service::S3, Service::DynamoDb].contains(&call.service))
+        {
+            let caller = call.caller.as_ref().unwrap();
+            assert!(
+                caller.principal.ends_with("DataRole") && caller.tags["tenant"] == *tenant,
+                "{call:?}"
+            );
+        }
+    }
+}

@@ -14,6 +14,23 @@ use super::{Context, texts};
 /// Keys that can have several values. AWS demands a set operator for them, and gives it no meaning for others.
 const MULTIVALUED: [&str; 2] = ["dynamodb:leadingkeys", "aws:tagkeys"];
 
+/// The keys that requests here can have, in lower case; a slash at the end stands for all that begin so. Any other
+/// would never be there, so that what is misspelt would hold, or not, whatever is asked.
+const KEYS: [&str; 12] = [
+    "aws:principalaccount",
+    "aws:principalarn",
+    "aws:principaltag/",
+    "aws:requesttag/",
+    "aws:resourceaccount",
+    "aws:securetransport",
+    "aws:sourceaccount",
+    "aws:sourcearn",
+    "aws:tagkeys",
+    "dynamodb:leadingkeys",
+    "iam:passedtoservice",
+    "s3:prefix",
+];
+
 /// One key under one operator.
 #[derive(Debug, Clone)]
 pub(super) struct Condition {
@@ -97,11 +114,18 @@ fn read(operator: &str, key: &str, values: &Value) -> Result<Condition, String> 
         "Null" if !if_exists => Test::Null(flag()?),
         _ => return Err(format!("the operator {operator} is not known")),
     };
+    let lower = key.to_ascii_lowercase();
+    if !KEYS
+        .iter()
+        .any(|known| lower == *known || (known.ends_with('/') && lower.starts_with(known)))
+    {
+        return Err(format!("the key {key} is not known"));
+    }
     // Without a value it would be true of everything.
     if matches!(&test, Test::NotText(patterns) if patterns.iter().any(Pattern::has_variable)) {
         return Err(format!("{operator}: a variable is not known here"));
     }
-    let multivalued = MULTIVALUED.contains(&key.to_ascii_lowercase().as_str());
+    let multivalued = MULTIVALUED.contains(&lower.as_str());
     match (&test, set) {
         (Test::Null(_), None) => {}
         (Test::Text(_) | Test::NotText(_), Some(_)) if multivalued => {}

@@ -151,6 +151,9 @@ impl ArnPattern {
         if parts.len() != 6 || parts.first() != Some(&"arn") {
             return Err(format!("{text} is no ARN"));
         }
+        if parts.get(2).is_some_and(|service| service.contains(['*', '?'])) {
+            return Err(format!("{text}: the service has a wildcard"));
+        }
         let parts: Vec<Pattern> = parts.into_iter().map(Pattern::wildcards).collect::<Result<_, _>>()?;
         // A variable's name has colons of its own.
         if parts.iter().take(5).any(Pattern::has_variable) {

@@ -259,10 +259,16 @@ fn what_is_not_known_is_an_error() {
         ("Condition", json!({"ForSome:StringEquals": {"a": "b"}}), "ForSome"),
         ("Condition", json!({"NullIfExists": {"a": "true"}}), "NullIfExists"),
         ("Condition", json!({"Null": {"a": "yes"}}), "true or false"),
+        (
+            "Condition",
+            json!({"StringNotEquals": {"aws:SourceAcount": "1"}}),
+            "aws:SourceAcount is not known",
+        ),
+        ("Resource", json!("arn:aws:s*:::b"), "wildcard"),
         // AWS gives a set operator on one value no meaning, and needs one for several.
         (
             "Condition",
-            json!({"ForAllValues:StringEquals": {"aws:username": "b"}}),
+            json!({"ForAllValues:StringEquals": {"aws:SourceArn": "b"}}),
             "is not for",
         ),
         (
@@ -272,7 +278,7 @@ fn what_is_not_known_is_an_error() {
         ),
         (
             "Condition",
-            json!({"StringNotEquals": {"aws:x": "${aws:PrincipalTag/t}"}}),
+            json!({"StringNotEquals": {"aws:SourceArn": "${aws:PrincipalTag/t}"}}),
             "variable",
         ),
         (

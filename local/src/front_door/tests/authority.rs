@@ -35,7 +35,7 @@ fn template() -> Template {
                 },
             }])),
             "Policies": [{"PolicyName": "data", "PolicyDocument": policy(json!([
-                allow("Items", json!("dynamodb:GetItem"), json!(table), own_keys),
+                allow("Items", json!(["dynamodb:BatchGetItem", "dynamodb:GetItem"]), json!(table), own_keys),
                 allow("Objects", json!(["s3:GetObject", "s3:PutObject"]), json!(own_objects), json!({})),
             ]))}],
         }},
@@ -154,6 +154,13 @@ async fn a_session_reaches_what_its_tag_says_and_nothing_beside() {
     let calls = fixture.door.recorder().calls_of("acme");
     let decided = |number: usize| -> Vec<&str> { calls[number].decided_by.iter().map(StatementName::as_str).collect() };
     assert_eq!(decided(0), ["DataRole/data/Items"]);
+    let all = fixture.door.recorder().calls();
+    let assumed: Vec<_> = all[0].decided_by.iter().map(StatementName::as_str).collect();
+    assert_eq!(all[0].operation, "AssumeRole");
+    assert_eq!(all[0].request["Tags"], json!({"tenant": "acme"}));
+    for statement in ["FunctionRole/assume/Data", "DataRole/trust/ForTenant"] {
+        assert!(assumed.contains(&statement), "{assumed:?}");
+    }
     assert!(decided(1).is_empty() && !calls[1].carried_out, "{:?}", calls[1]);
     assert_eq!(decided(3), ["DataRole/data/Objects"]);
 }
@@ -232,6 +239,13 @@ async fn sts_has_the_services_limits() {
             "ValidationError",
         ),
         (assume(&many), "ValidationError"),
+        // A tag that is left over would be one that nobody looked at.
+        (assume(&tag.replace("member.1", "member.2")), "ValidationError"),
+        (assume(&format!("{tag}&Tags.member.2.Key=team")), "ValidationError"),
+        (
+            assume(&format!("{tag}&Tags.member.2.Key=Tenant&Tags.member.2.Value=b")),
+            "InvalidParameterValue",
+        ),
         (assume(tag).replace("=session", "=s"), "ValidationError"),
         (assume(tag).replace("=session", "=a%2Fb"), "ValidationError"),
         (assume(tag).replace("RoleArn", "Role"), "NotImplemented"),
@@ -249,6 +263,37 @@ async fn sts_has_the_services_limits() {
             .status(),
         200
     );
+}
+
+#[tokio::test]
+async fn a_batch_is_for_one_partition_only_if_all_of_it_can_be_told() {
+    let mut fixture = guarded(&[]).await;
+    fixture.assume("acme").await;
+    let own = json!({"pk": {"S": "TENANT#acme"}, "sk": {"S": "x"}});
+    for other in [
+        json!({"sk": {"S": "x"}}),
+        json!({"pk": {"L": []}, "sk": {"S": "x"}}),
+        json!(7),
+    ] {
+        let body = json!({"RequestItems": {TABLE: {"Keys": [own, other]}}});
+        let (status, answer) = fixture.dynamodb("BatchGetItem", &body).await.unwrap();
+        assert!(status == 400 && answer.to_string().contains("AccessDenied"), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_no_role_of_the_template_may_do_nothing() {
+    let mut fixture = guarded(&[]).await;
+    for (principal, status) in [
+        ("administrator", 200),
+        ("Administrator", 403),
+        ("NoRole", 403),
+        ("", 403),
+    ] {
+        fixture.credential = fixture.door.credentials().issue(caller(principal));
+        let answer = fixture.s3("PUT", "t/acme/a", &[], b"x").await;
+        assert_eq!(answer.status().as_u16(), status, "{principal}: {}", text(&answer));
+    }
 }
 
 #[tokio::test]
