@@ -95,6 +95,23 @@ impl Answer {
         self.json().get("code")?.as_str().map(str::to_owned)
     }
 
+    /// What may be said of an answer to anybody: its status, and of a problem its code and the request's id. Not a word of
+    /// what it holds.
+    pub fn summary(&self) -> String {
+        let json = self.json();
+        let is_name =
+            |text: &&str| text.len() <= 64 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-_=".contains(c));
+        let member = |name: &str| json.get(name).and_then(Value::as_str).filter(is_name);
+        let mut summary = self.status.as_u16().to_string();
+        if let Some(code) = member("code") {
+            summary.push_str(&format!(" {code}"));
+        }
+        if let Some(request) = member("request_id") {
+            summary.push_str(&format!(" (request {request})"));
+        }
+        summary
+    }
+
     /// What two answers must have in common to be indistinguishable: status, headers and body, but for what names the
     /// request itself.
     pub fn fingerprint(&self) -> (u16, BTreeMap<String, Vec<String>>, String) {
@@ -188,11 +205,10 @@ impl Deployment {
         let answer = self.send(call).await?;
         anyhow::ensure!(
             answer.status.as_u16() == status,
-            "{} {} answered {} instead of {status}: {}",
+            "{} {} answered {} instead of {status}",
             call.method,
             call.path,
-            answer.status,
-            answer.text()
+            answer.summary()
         );
         Ok(answer)
     }

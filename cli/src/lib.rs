@@ -6,4 +6,6 @@
 pub mod deployment;
 pub mod event;
 pub mod isolation;
+pub mod lock;
 pub mod smoke;
+pub mod token;

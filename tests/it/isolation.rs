@@ -23,7 +23,8 @@ async fn every_operation_tells_every_stranger_what_it_must() {
     other
         .upload("other.txt", "The table of the other tenant is made of oak.")
         .await;
-    let answer = tenant.ask("What is the password of the table?").await.json();
+    let question = "What is the password of the table?";
+    let answer = tenant.ask(question).await.json();
     assert!(answer["output"]["text"].as_str().unwrap().contains(&canary), "{answer}");
     let session = answer["sessionId"].as_str().unwrap().to_owned();
     let operator = fixture.operator();
@@ -40,35 +41,28 @@ async fn every_operation_tells_every_stranger_what_it_must() {
         admin: tenant.admin(),
         other: other.admin(),
         other_tenant: other.id.clone(),
-        suspended: suspended.admin(),
+        suspended: Some(suspended.admin()),
         operator,
-        expired: fixture.token(&TokenRequest {
+        expired: Some(fixture.token(&TokenRequest {
             lifetime_secs: Some(-3600),
             ..admin.clone()
-        }),
-        wrong_issuer: stranger.token(&admin).unwrap(),
+        })),
+        wrong_issuer: Some(stranger.token(&admin).unwrap()),
         document,
         canary,
+        question: question.to_owned(),
         session,
         ingestion: fixture.ingestion.clone(),
         new_tenant: random_name("new"),
-        missing: Missing {
-            document: "01JD0000000000000000000000".to_owned(),
-            session: "01JZ8Q4T9M5X7R2V6C3B1N0K8D".to_owned(),
-            tenant: random_name("missing"),
-            ingestion: "AAAAAAAAAA".to_owned(),
-        },
+        missing: Missing::new(random_name("missing")),
     };
-    let cells = isolation::run(&fixture.deployment, &scene).await.unwrap();
+    let cells = isolation::run(&fixture.deployment, &scene, |_, _| true).await.unwrap();
     let faults: Vec<String> = cells
         .iter()
         .filter_map(|cell| {
-            Some(format!(
-                "{} as {}: {}",
-                cell.operation,
-                cell.stranger,
-                cell.fault.as_ref()?
-            ))
+            let answers: Vec<String> = cell.answers.iter().map(|answer| answer.text()).collect();
+            let fault = cell.fault.as_ref()?;
+            Some(format!("{} as {}: {fault}: {answers:?}", cell.operation, cell.stranger))
         })
         .collect();
     assert!(
