@@ -106,9 +106,10 @@ impl Token {
     /// # Errors
     /// It is not a JWT.
     pub fn unverified_claims(&self) -> anyhow::Result<Value> {
-        let mut parts = self.0.split('.');
-        let (Some(_), Some(claims), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
-            bail!("not a JWT: it has not three parts");
+        let parts: Vec<&str> = self.0.split('.').collect();
+        let is_encoded = |part: &&str| part.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+        let (true, [_, claims, _]) = (parts.iter().all(is_encoded), parts.as_slice()) else {
+            bail!("not a JWT: it is not three parts of base64url");
         };
         let claims = BASE64URL_NOPAD
             .decode(claims.as_bytes())

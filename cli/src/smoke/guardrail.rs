@@ -1,7 +1,6 @@
 //! The guardrail: a text that it is known to block is answered on no route.
 
 use anyhow::ensure;
-use serde_json::Value;
 
 use super::stage::Stage;
 use super::{A, Check, Part, Verdict};
@@ -49,7 +48,7 @@ async fn intervenes(stage: &mut Stage, path: &str) -> anyhow::Result<Verdict> {
         answer.json().get("guardrailAction").cloned().unwrap_or_default()
     };
     ensure!(
-        action == Value::from("INTERVENED"),
+        action == "INTERVENED",
         "it did not: is there a guardrail, and does it block the text of --guardrail-string?"
     );
     Ok(Verdict::SOUND)
