@@ -181,12 +181,6 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Has the command asked anew for everybody of a tenant: what the gateway remembers of old tokens does not apply to new
-    /// ones.
-    pub fn forget(&mut self, tenant: &str) {
-        self.given.retain(|caller, _| caller.tenant != Some(tenant));
-    }
-
     async fn ask(&self, caller: &Caller) -> anyhow::Result<(Token, SystemTime)> {
         let mut command = Command::new("sh");
         command
@@ -295,10 +289,6 @@ mod tests {
                 "reader smoke-a smoke-a-reader access"
             ]
         );
-        tokens.forget("smoke-a");
-        tokens.get(&reader()).await.unwrap();
-        tokens.get(&Caller::operator()).await.unwrap();
-        assert_eq!(asked(folder.path()).len(), 4);
 
         let folder = tempfile::tempdir().unwrap();
         let mut tokens = Tokens::new(&noting(folder.path(), &token(100)));

@@ -17,6 +17,7 @@ mod narrowing;
 mod questions;
 mod restart;
 mod sessions;
+mod smoke;
 mod storage;
 mod streams;
 mod suspension;

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use reqwest::Method;
 
 use super::canary::{ARCHIVE_QUESTION, COMPARISON_QUESTION, QUESTION};
-use super::stage::{Stage, poll, text};
+use super::stage::{Stage, look, poll, text};
 use super::{A, B, Check, Part, Verdict};
 use crate::deployment::Call;
 
@@ -85,11 +85,18 @@ async fn indexed(stage: &mut Stage) -> anyhow::Result<Verdict> {
         call.token = token.cloned();
         let deployment = &stage.deployment;
         let status = poll(INDEXING, || async {
-            let status = text(&deployment.expect(&call, 200).await?.json(), "status")?;
-            ensure!(status != "processing", "{tenant}'s {name} is being processed");
-            Ok(status)
+            let Some(answer) = look(deployment, &call, &[200], &[]).await? else {
+                return Ok(None);
+            };
+            let status = text(&answer.json(), "status")?;
+            Ok((status != "processing").then_some(status))
         });
-        let status = status.await?;
+        let status = status.await?.with_context(|| {
+            format!(
+                "{tenant}'s {name} is still being processed after {} s",
+                INDEXING.as_secs()
+            )
+        })?;
         ensure!(status == "indexed", "{tenant}'s {name} is {status}");
     }
     Ok(Verdict::noting(format!("after {:.1} s", begun.elapsed().as_secs_f64())))
@@ -105,14 +112,13 @@ async fn found(stage: &mut Stage) -> anyhow::Result<Verdict> {
     for (tenant, question, word) in asked {
         let call = stage.asking(tenant, "/genai/retrieve", question).await?;
         let deployment = &stage.deployment;
-        poll(FINDING, || async {
-            let passages = deployment.expect(&call, 200).await?.text();
-            if !passages.contains(&word) {
-                bail!("{tenant} does not find what answers: {question}");
-            }
-            Ok(())
-        })
-        .await?;
+        let found = poll(FINDING, || async {
+            let passages = look(deployment, &call, &[200], &[]).await?;
+            Ok(passages.filter(|passages| passages.text().contains(&word)))
+        });
+        found
+            .await?
+            .with_context(|| format!("{tenant} does not find what answers: {question}"))?;
     }
     Ok(Verdict::noting(format!("after {:.1} s", begun.elapsed().as_secs_f64())))
 }

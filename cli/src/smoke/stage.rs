@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::canary::{self, Canary};
 use super::{A, Options};
-use crate::deployment::{Call, Deployment};
+use crate::deployment::{Answer, Call, Deployment};
 use crate::token::{Caller, Role, Token, Tokens};
 
 /// How often something is looked at that is waited for.
@@ -152,22 +152,47 @@ pub(super) fn text(value: &Value, member: &str) -> anyhow::Result<String> {
         .with_context(|| format!("an answer without {member}"))
 }
 
-/// Looks again and again until there is something; `Err` of a look is what is in the way, and is told when time is up.
+/// Looks again and again until there is something; `None` if there is nothing within `patience`.
 ///
 /// # Errors
-/// There is nothing within `patience`.
-pub(super) async fn poll<T, F>(patience: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+/// What a look fails with: that is no reason to look again.
+pub(super) async fn poll<T, F>(patience: Duration, mut look: impl FnMut() -> F) -> anyhow::Result<Option<T>>
 where
-    F: Future<Output = anyhow::Result<T>>,
+    F: Future<Output = anyhow::Result<Option<T>>>,
 {
     let begun = Instant::now();
     loop {
-        match look().await {
-            Ok(seen) => return Ok(seen),
-            Err(error) if begun.elapsed() >= patience => {
-                return Err(error.context(format!("not within {} s", patience.as_secs())));
-            }
-            Err(_) => tokio::time::sleep(INTERVAL).await,
+        let seen = look().await?;
+        if seen.is_some() || begun.elapsed() >= patience {
+            return Ok(seen);
         }
+        tokio::time::sleep(INTERVAL).await;
     }
+}
+
+/// The answer, if its status is one of `wanted`; `None` if it is one of `pending`, or says to come again later.
+///
+/// # Errors
+/// There is no answer, or one of any other status.
+pub(super) async fn look(
+    deployment: &Deployment,
+    call: &Call,
+    wanted: &[u16],
+    pending: &[u16],
+) -> anyhow::Result<Option<Answer>> {
+    /// Throttled, here or in a service behind.
+    const LATER: [u16; 2] = [429, 503];
+    let answer = deployment.send(call).await?;
+    let status = answer.status.as_u16();
+    if wanted.contains(&status) {
+        return Ok(Some(answer));
+    }
+    ensure!(
+        pending.contains(&status) || LATER.contains(&status),
+        "{} {} answered {} instead of {wanted:?}",
+        call.method,
+        call.path,
+        answer.summary()
+    );
+    Ok(None)
 }

@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::canary::QUESTION;
-use super::stage::{Stage, poll, text};
+use super::stage::{Stage, look, poll, text};
 use super::{A, Check, Part, Verdict};
 use crate::event::{self, Event};
 
@@ -91,13 +91,19 @@ async fn departed(stage: &mut Stage) -> anyhow::Result<Verdict> {
     let word = stage.canary(A, QUESTION)?.word.clone();
     let deployment = &stage.deployment;
     let turn = poll(FINISHING, || async {
-        let session = deployment.expect(&kept, 200).await?.json();
-        let turn = session.pointer("/turns/0").context("nothing of it is kept")?;
-        let status = text(turn, "status")?;
-        ensure!(status != "answering", "it is still being answered");
-        Ok(turn.clone())
+        let Some(answer) = look(deployment, &kept, &[200], &[]).await? else {
+            return Ok(None);
+        };
+        let turn = answer
+            .json()
+            .pointer("/turns/0")
+            .cloned()
+            .context("nothing of it is kept")?;
+        Ok((text(&turn, "status")? != "answering").then_some(turn))
     });
-    let turn = turn.await?;
+    let turn = turn
+        .await?
+        .with_context(|| format!("it is still being answered after {} s", FINISHING.as_secs()))?;
     let status = text(&turn, "status")?;
     let said = turn.pointer("/output/text").and_then(Value::as_str).unwrap_or_default();
     if status != "complete" || !said.contains(&word) {

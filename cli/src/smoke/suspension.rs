@@ -6,7 +6,7 @@ use anyhow::{Context as _, ensure};
 use reqwest::Method;
 
 use super::canary::QUESTION;
-use super::stage::{Stage, poll};
+use super::stage::{Stage, look, poll};
 use super::{B, Check, Part, Verdict, isolation, tenant};
 use crate::deployment::Call;
 use crate::lock::Lock;
@@ -53,16 +53,13 @@ async fn suspend(stage: &mut Stage) -> anyhow::Result<Verdict> {
     let deployment = &stage.deployment;
     for call in &calls {
         let left = BOUND.saturating_sub(begun.elapsed());
-        poll(left, || async {
-            let answer = deployment.expect(call, 403).await?;
-            ensure!(
-                answer.code().as_deref() == Some("tenant_suspended"),
-                "{}",
-                answer.summary()
-            );
-            Ok(())
-        })
-        .await?;
+        let refused = poll(left, || look(deployment, call, &[403], &[200])).await?;
+        let refused = refused.with_context(|| format!("it is still served after {} s", BOUND.as_secs()))?;
+        ensure!(
+            refused.code().as_deref() == Some("tenant_suspended"),
+            "{} instead of 403 tenant_suspended",
+            refused.summary()
+        );
     }
     Ok(Verdict::noting(format!("after {:.1} s", begun.elapsed().as_secs_f64())))
 }

@@ -2,16 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::stage::{Stage, poll, text};
+use super::stage::{Stage, look, poll, text};
 use super::{A, B, Check, Part, Verdict};
 use crate::deployment::Call;
 
-/// How long a tenant that was resumed may go on being refused: the gateway's cache and then the functions'.
-pub(super) const RESUMING: Duration = Duration::from_secs(90);
+/// How long a tenant that was resumed may go on being refused: the authorizer's knowledge may be 20 s old, and the gateway
+/// keeps for 60 s what that made it say.
+const RESUMING: Duration = Duration::from_secs(120);
 /// How long the lease may be held by documents that others are handing over.
 const LEASE: Duration = Duration::from_secs(90);
 /// How long a synchronisation may take, which looks at every document of every tenant.
@@ -84,8 +85,6 @@ pub(super) async fn resume(stage: &mut Stage, tenant: &'static str) -> anyhow::R
     }
     let resume = Call::new(Method::POST, format!("/tenants/{tenant}/resume")).token(&operator);
     stage.deployment.expect(&resume, 200).await?;
-    // The gateway remembers for a minute that it refused the old ones.
-    stage.tokens.forget(tenant);
     Ok(Some(true))
 }
 
@@ -100,7 +99,9 @@ pub(super) async fn answers(stage: &mut Stage, tenant: &'static str) -> anyhow::
     ];
     let deployment = &stage.deployment;
     for call in &calls {
-        poll(RESUMING, || deployment.expect(call, 200)).await?;
+        poll(RESUMING, || look(deployment, call, &[200], &[403]))
+            .await?
+            .with_context(|| format!("{tenant} is still refused after {} s", RESUMING.as_secs()))?;
     }
     Ok(())
 }
@@ -113,26 +114,23 @@ async fn synchronise(stage: &mut Stage) -> anyhow::Result<Verdict> {
     let start = Call::new(Method::POST, "/ingestions").token(stage.operator().await?);
     let deployment = &stage.deployment;
     // Documents that were handed over in the last half minute are in the way (409), and Bedrock starts one in ten seconds.
-    let started = match poll(LEASE, || deployment.expect(&start, 202)).await {
-        Ok(answer) => text(&answer.json(), "ingestion_id")?,
-        Err(error) => {
-            let answer = deployment.send(&start).await?;
-            ensure!(answer.status.as_u16() == 409, error);
-            return Ok(Verdict::skipped("others' documents are being ingested all the time"));
-        }
+    let Some(started) = poll(LEASE, || look(deployment, &start, &[202], &[409])).await? else {
+        return Ok(Verdict::skipped("others' documents are being ingested all the time"));
     };
+    let started = text(&started.json(), "ingestion_id")?;
     stage.ingestion = Some(started.clone());
     let read = Call::new(Method::GET, format!("/ingestions/{started}")).token(stage.operator().await?);
     let deployment = &stage.deployment;
     let status = poll(SYNCHRONISATION, || async {
-        let status = text(&deployment.expect(&read, 200).await?.json(), "status")?;
-        ensure!(
-            !matches!(status.as_str(), "starting" | "in_progress" | "stopping"),
-            "it is {status}"
-        );
-        Ok(status)
+        let Some(answer) = look(deployment, &read, &[200], &[]).await? else {
+            return Ok(None);
+        };
+        let status = text(&answer.json(), "status")?;
+        Ok((!matches!(status.as_str(), "starting" | "in_progress" | "stopping")).then_some(status))
     });
-    let status = status.await?;
+    let status = status
+        .await?
+        .with_context(|| format!("it has not ended after {} s", SYNCHRONISATION.as_secs()))?;
     ensure!(status == "complete", "the synchronisation ended as {status}");
     Ok(Verdict::SOUND)
 }
@@ -153,40 +151,31 @@ pub(super) async fn clear(stage: &mut Stage, tenant: &'static str) -> anyhow::Re
     let (admin, reader) = (stage.admin(tenant).await?, stage.reader(tenant).await?);
     let deployment = &stage.deployment;
     let documents = list(stage, "/documents", "documents", "document_id", &admin).await?;
+    let lasting = |document: &str| format!("{document} is still there after {} s", DELETION.as_secs());
     for document in &documents {
         let delete = Call::new(Method::DELETE, document).token(&admin);
-        poll(DELETION, || one_of(deployment, &delete, &[202, 404])).await?;
+        poll(DELETION, || look(deployment, &delete, &[202, 404], &[409]))
+            .await?
+            .with_context(|| lasting(document))?;
     }
     for document in &documents {
         let read = Call::new(Method::GET, document).token(&admin);
-        poll(DELETION, || one_of(deployment, &read, &[404])).await?;
+        poll(DELETION, || look(deployment, &read, &[404], &[200]))
+            .await?
+            .with_context(|| lasting(document))?;
     }
     let mut count = documents.len();
     for token in [&reader, &admin] {
         let sessions = list(stage, "/sessions", "sessions", "session_id", token).await?;
         for session in &sessions {
-            one_of(
-                deployment,
-                &Call::new(Method::DELETE, session).token(token),
-                &[204, 404],
-            )
-            .await?;
+            let delete = Call::new(Method::DELETE, session).token(token);
+            look(deployment, &delete, &[204, 404], &[])
+                .await?
+                .context("a conversation can't be deleted now")?;
         }
         count += sessions.len();
     }
     Ok(count)
-}
-
-async fn one_of(deployment: &crate::deployment::Deployment, call: &Call, statuses: &[u16]) -> anyhow::Result<()> {
-    let answer = deployment.send(call).await?;
-    ensure!(
-        statuses.contains(&answer.status.as_u16()),
-        "{} {} answered {} instead of {statuses:?}",
-        call.method,
-        call.path,
-        answer.summary()
-    );
-    Ok(())
 }
 
 /// The paths of everything in a list, page by page.
