@@ -90,7 +90,8 @@ struct Check {
 #[derive(Clone, Copy)]
 struct Part {
     name: &'static str,
-    /// The parts without which it makes no sense: if one of their checks is wrong, this one's are skipped.
+    /// The parts without which it makes no sense: if one of their checks is wrong, or they were left out themselves, this
+    /// one's checks are skipped.
     needs: &'static [&'static str],
     checks: &'static [Check],
 }
@@ -125,8 +126,17 @@ pub async fn run(
     stage.enter().await?;
     {
         let play = async {
+            let mut broken = Vec::new();
             for part in PARTS {
-                perform(part, &mut stage, &mut report, tell).await;
+                let missing = part.needs.iter().find(|name| broken.contains(*name));
+                if let Some(missing) = missing {
+                    skip(part, &format!("needs {missing}"), &mut report, tell);
+                } else {
+                    perform(part, &mut stage, &mut report, tell).await;
+                }
+                if missing.is_some() || report.is_wrong_in(part.name) {
+                    broken.push(part.name);
+                }
             }
         };
         tokio::select! {
@@ -146,10 +156,6 @@ pub async fn run(
 
 /// Does a part's checks.
 async fn perform(part: &Part, stage: &mut Stage, report: &mut Report, tell: &mut dyn FnMut(&Finding)) {
-    if let Some(missing) = part.needs.iter().find(|name| report.is_wrong_in(name)) {
-        skip(part, &format!("needs {missing}"), report, tell);
-        return;
-    }
     for check in part.checks {
         let begun = Instant::now();
         let outcome = match (check.run)(stage).await {

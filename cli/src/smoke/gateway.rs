@@ -20,7 +20,7 @@ pub(super) const PART: Part = Part {
             run: |stage| Box::pin(health(stage)),
         },
         Check {
-            name: "an unknown path is not there",
+            name: "an unknown path is not there, with a token and without",
             rests_on: Some(Lock::Gateway),
             run: |stage| Box::pin(unknown_path(stage)),
         },
@@ -49,7 +49,9 @@ async fn health(stage: &mut Stage) -> anyhow::Result<Verdict> {
 
 async fn unknown_path(stage: &mut Stage) -> anyhow::Result<Verdict> {
     let call = Call::new(Method::GET, "/nothing");
-    refused(stage, &call, 404, "not_found").await
+    let operator = stage.operator().await?;
+    refused(stage, &call, 404, "not_found").await?;
+    refused(stage, &call.token(operator), 404, "not_found").await
 }
 
 async fn anonymous(stage: &mut Stage) -> anyhow::Result<Verdict> {
