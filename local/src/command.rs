@@ -64,7 +64,8 @@ enum Command {
     Up(UpArguments),
     /// Do the main job on a stack that forgets, and exit: 0 if every answer was as it should be.
     Demo,
-    /// Print a token for a tenant's user (or, with role operator and no tenant, an operator).
+    /// Print a token for a tenant's user (or, with role operator and no tenant, an operator). Takes what it is asked for from
+    /// variables too, as `bulkhead smoke --token-command` sets them.
     Token(TokenArguments),
     /// Upload documents as a tenant's admin and wait until they are indexed.
     Upload(UploadArguments),
@@ -110,16 +111,16 @@ struct TokenArguments {
     #[command(flatten)]
     target: Target,
     /// The tenant.
-    #[arg(long, value_name = "ID", required_unless_present_any = ["operator"])]
+    #[arg(long, value_name = "ID", env = "BULKHEAD_TOKEN_TENANT")]
     tenant: Option<String>,
     /// `reader`, `admin` or `operator`; may be repeated.
-    #[arg(long, value_name = "ROLE", default_value = "reader")]
+    #[arg(long, value_name = "ROLE", default_value = "reader", env = "BULKHEAD_TOKEN_ROLE")]
     role: Vec<String>,
     /// A group of the user; may be repeated.
     #[arg(long, value_name = "GROUP")]
     group: Vec<String>,
     /// The user.
-    #[arg(long, default_value = "alice")]
+    #[arg(long, default_value = "alice", env = "BULKHEAD_TOKEN_USER")]
     user: String,
     /// An operator's token: no tenant, role operator.
     #[arg(long, conflicts_with_all = ["tenant"])]

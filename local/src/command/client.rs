@@ -206,6 +206,10 @@ impl Client {
 }
 
 pub(super) async fn token(arguments: TokenArguments) -> anyhow::Result<ExitCode> {
+    let is_operator = arguments.operator || arguments.role.iter().any(|role| role == "operator");
+    if arguments.tenant.is_none() && !is_operator {
+        bail!("whose token? --tenant ID, or --operator");
+    }
     let client = Client::of(&arguments.target).await?;
     let roles = if arguments.operator {
         vec!["operator".to_owned()]
