@@ -92,7 +92,7 @@ impl<D: Directory> State<D> {
             Failure::Unauthorized
         })?;
         let stage = Stage::parse(event.method_arn()).ok_or_else(|| {
-            telemetry::count(Metric::Fault, &self.clock);
+            telemetry::count(Metric::AuthorizerError, &self.clock);
             tracing::error!("event.method_arn" = shown(event.method_arn()), "not a method's ARN");
             Failure::Event
         })?;
@@ -109,7 +109,7 @@ impl<D: Directory> State<D> {
                 Ok(Some(TenantStatus::Suspended)) => Some(Code::TenantSuspended),
                 Ok(None) => Some(Code::TenantUnknown),
                 Err(error) => {
-                    telemetry::count(Metric::Fault, &self.clock);
+                    telemetry::count(Metric::AuthorizerError, &self.clock);
                     tracing::error!("error.code" = error.code().as_str(), "error.cause" = %error, "status unreadable");
                     return Err(Failure::Unavailable);
                 }

@@ -15,8 +15,9 @@ use aws_sdk_bedrockagent::types::{IngestionJob, IngestionJobStatus};
 use bulkhead_core::error::Error;
 use bulkhead_core::request::Request;
 use bulkhead_core::response::Response;
+use bulkhead_core::telemetry::{self, Metric};
 use bulkhead_core::tenant::OperatorContext;
-use bulkhead_core::time::Timestamp;
+use bulkhead_core::time::{Clock, Timestamp};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -83,6 +84,11 @@ impl Status {
 }
 
 impl Ingestion {
+    /// Whether something that it should have indexed is not.
+    fn left_something_out(&self) -> bool {
+        self.status == Status::Failed || self.statistics.failed > 0
+    }
+
     fn of(job: IngestionJob) -> Result<Self, Error> {
         let statistics = job.statistics.map(|statistics| {
             let count = |number: i64| u64::try_from(number).unwrap_or_default();
@@ -204,12 +210,17 @@ impl KnowledgeBase {
         }
     }
 
-    /// Whether a job has ended. One that Bedrock does not know went with its data source.
-    async fn has_ended(&self, job: &str) -> Result<bool, Error> {
-        Ok(self
-            .job(job)
-            .await?
-            .is_none_or(|ingestion| ingestion.status.has_ended()))
+    /// Whether a job has ended. One that Bedrock does not know went with its data source. Who asks lets go of its lease if
+    /// it has, so it is counted here if it failed.
+    async fn has_ended(&self, job: &str, clock: &Clock) -> Result<bool, Error> {
+        let Some(ingestion) = self.job(job).await? else {
+            return Ok(true);
+        };
+        let has_ended = ingestion.status.has_ended();
+        if has_ended && ingestion.left_something_out() {
+            telemetry::count(Metric::IngestionFailure, clock);
+        }
+        Ok(has_ended)
     }
 }
 
@@ -229,7 +240,7 @@ where
 /// `POST /ingestions`.
 pub(crate) async fn start(state: &State, request: &Request) -> Result<Response, Error> {
     let operator = OperatorContext::new(request.caller(), &state.clock)?;
-    let has_ended = |job: String| async move { state.knowledge_base.has_ended(&job).await };
+    let has_ended = |job: String| async move { state.knowledge_base.has_ended(&job, &state.clock).await };
     let Some(lease) = state.lease.take_sync(has_ended).await? else {
         return Err(Error::conflict("Documents are being ingested; try again later."));
     };
@@ -266,6 +277,9 @@ pub(crate) async fn get(state: &State, request: &Request) -> Result<Response, Er
         && let Some(lease) = state.lease.sync().await?
         && lease.job.as_deref() == Some(id)
     {
+        if ingestion.left_something_out() {
+            telemetry::count(Metric::IngestionFailure, &state.clock);
+        }
         state.lease.release(&lease).await?;
     }
     Response::json(StatusCode::OK, &ingestion)

@@ -75,7 +75,7 @@ async fn answer<H: Handler>(handler: &H, event: LambdaEvent<LambdaRequest>, cloc
     let request = match Request::new(event) {
         Ok(request) => request,
         Err(error) => {
-            report(&error, clock);
+            report(&error, None, clock);
             let record = Record::begin(Span::current(), clock);
             return record.send(Response::problem(&error, &invocation), streamed);
         }
@@ -98,7 +98,7 @@ async fn answer<H: Handler>(handler: &H, event: LambdaEvent<LambdaRequest>, cloc
             outcome => outcome,
         };
         outcome.unwrap_or_else(|error| {
-            report(&error, clock);
+            report(&error, request.caller().runtime_tenant.as_deref(), clock);
             Response::problem(&error, request.request_id())
         })
     }
@@ -256,17 +256,24 @@ where
     }
 }
 
-/// Logs an error, and counts it where an alarm watches. What a handler returns is reported by [`run`]; a stream that has
-/// begun reports for itself what it ends with.
-pub fn report(error: &Error, clock: &Clock) {
+/// Logs an error, and counts it where an alarm watches, with the tenant that the runtime named. What a handler returns is
+/// reported by [`run`]; a stream that has begun reports for itself what it ends with.
+pub fn report(error: &Error, tenant: Option<&str>, clock: &Clock) {
     let code = error.code().as_str();
+    let count = |metric| match tenant {
+        Some(tenant) => telemetry::count_for(tenant, metric, clock),
+        None => telemetry::count(metric, clock),
+    };
+    if matches!(error, Error::UpstreamThrottled(_)) {
+        count(Metric::Throttle);
+    }
     match error {
         Error::Isolation { .. } | Error::Breach { .. } => {
-            telemetry::count(Metric::IsolationBreach, clock);
+            count(Metric::IsolationBreach);
             tracing::error!("error.code" = code, "error.cause" = %error, "an isolation lock held");
         }
         _ if error.is_fault() => {
-            telemetry::count(Metric::Fault, clock);
+            count(Metric::Fault);
             tracing::error!("error.code" = code, "error.cause" = %chain(error), "failed");
         }
         // A refusal's text may quote the request, so only its code is logged.

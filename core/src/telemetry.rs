@@ -3,6 +3,7 @@
 //! Field names are dotted (`tenant.id`). Never logged: tokens, questions, passages, answers, keys, file names.
 
 use std::io::Write as _;
+use std::sync::OnceLock;
 
 use tracing::{Level, Metadata};
 use tracing_subscriber::filter::{FilterFn, LevelFilter, filter_fn};
@@ -10,11 +11,24 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::Environment;
-use crate::time::Clock;
+use crate::time::{Clock, Timestamp};
 
-/// Starts logging. The level comes from `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets from the function's logging
+/// The variable that names the namespace of a stack's metrics, so that two stacks in one account don't ring each other's
+/// alarms.
+const NAMESPACE_VARIABLE: &str = "BULKHEAD_METRIC_NAMESPACE";
+/// Where metrics go without it.
+const DEFAULT_NAMESPACE: &str = "Bulkhead";
+
+/// The namespace of this process's metrics.
+static NAMESPACE: OnceLock<String> = OnceLock::new();
+
+/// Starts logging and counting. The level comes from `AWS_LAMBDA_LOG_LEVEL`, which Lambda sets from the function's logging
 /// configuration (<https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-log-level.html>).
 pub fn init(environment: &Environment) {
+    if let Some(namespace) = environment.optional(NAMESPACE_VARIABLE) {
+        // As below for a second call.
+        let _ = NAMESPACE.set(namespace.to_owned());
+    }
     let filter = filter(environment.optional("AWS_LAMBDA_LOG_LEVEL").unwrap_or("INFO"));
     let mut lines = json_subscriber::JsonLayer::stdout();
     lines.with_timer("timestamp", tracing_subscriber::fmt::time::SystemTime);
@@ -65,7 +79,7 @@ fn filter(level: &str) -> FilterFn<impl Fn(&Metadata<'_>) -> bool + use<>> {
 
 /// A count that an alarm watches, in CloudWatch's embedded metric format
 /// (<https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html>).
-/// The tenant is never a dimension: every value of one is billed as a metric of its own.
+/// The tenant is a property of the record and never a dimension: every value of one is billed as a metric of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Metric {
     /// A lock held: something foreign or contradictory was refused.
@@ -74,6 +88,12 @@ pub enum Metric {
     DuplicateKeyId,
     /// A function failed for a reason of its own or of a service that it calls.
     Fault,
+    /// The authorizer could not decide, so that callers with good tokens are refused.
+    AuthorizerError,
+    /// A service refused for now what a function asked of it.
+    Throttle,
+    /// The knowledge base could not take a document, or a synchronisation failed or left documents out.
+    IngestionFailure,
 }
 
 impl Metric {
@@ -83,25 +103,46 @@ impl Metric {
             Self::IsolationBreach => "IsolationBreach",
             Self::DuplicateKeyId => "DuplicateKeyId",
             Self::Fault => "Fault",
+            Self::AuthorizerError => "AuthorizerError",
+            Self::Throttle => "Throttle",
+            Self::IngestionFailure => "IngestionFailure",
         }
     }
 }
 
-/// Counts one `metric`. A lost metric stops nothing.
+/// Counts one `metric` that is no tenant's, or nobody knows whose. A lost metric stops nothing.
 pub fn count(metric: Metric, clock: &Clock) {
+    write(metric, None, clock);
+}
+
+/// Counts one `metric` of the tenant that the process serves, by what the runtime calls it.
+pub fn count_for(tenant: &str, metric: Metric, clock: &Clock) {
+    write(metric, Some(tenant), clock);
+}
+
+fn write(metric: Metric, tenant: Option<&str>, clock: &Clock) {
+    let namespace = NAMESPACE.get().map_or(DEFAULT_NAMESPACE, String::as_str);
+    let record = record(namespace, metric, tenant, clock.now());
+    let _ = writeln!(std::io::stdout().lock(), "{record}");
+}
+
+fn record(namespace: &str, metric: Metric, tenant: Option<&str>, now: Timestamp) -> serde_json::Value {
     let name = metric.as_str();
-    let record = serde_json::json!({
+    let mut record = serde_json::json!({
         "_aws": {
-            "Timestamp": clock.now().as_unix().saturating_mul(1000),
+            "Timestamp": now.as_unix().saturating_mul(1000),
             "CloudWatchMetrics": [{
-                "Namespace": "Bulkhead",
+                "Namespace": namespace,
                 "Dimensions": [[]],
                 "Metrics": [{"Name": name, "Unit": "Count"}],
             }],
         },
         name: 1,
     });
-    let _ = writeln!(std::io::stdout().lock(), "{record}");
+    if let (Some(tenant), Some(members)) = (tenant, record.as_object_mut()) {
+        members.insert("tenant.id".to_owned(), tenant.into());
+    }
+    record
 }
 
 #[cfg(test)]
@@ -121,6 +162,29 @@ mod tests {
         fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
             self.0.lock().unwrap().push(event.metadata().target().to_owned());
         }
+    }
+
+    #[test]
+    fn the_tenant_is_a_property_of_a_metric_and_never_a_dimension() {
+        let now = Timestamp::from_unix(1_767_225_600);
+        let record = |tenant| record("Bulkhead/test", Metric::IngestionFailure, tenant, now);
+        assert_eq!(
+            record(Some("acme")),
+            serde_json::json!({
+                "_aws": {
+                    "Timestamp": 1_767_225_600_000_i64,
+                    "CloudWatchMetrics": [{
+                        "Namespace": "Bulkhead/test",
+                        "Dimensions": [[]],
+                        "Metrics": [{"Name": "IngestionFailure", "Unit": "Count"}],
+                    }],
+                },
+                "IngestionFailure": 1,
+                "tenant.id": "acme",
+            })
+        );
+        assert_eq!(record(None).get("tenant.id"), None);
+        assert_eq!(record(None)["_aws"], record(Some("acme"))["_aws"]);
     }
 
     fn logged(level: &str, log: impl FnOnce()) -> Vec<String> {

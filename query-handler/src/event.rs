@@ -12,6 +12,7 @@ use std::time::Duration;
 use bulkhead_core::error::Error;
 use bulkhead_core::service;
 use bulkhead_core::session::SessionHandle;
+use bulkhead_core::tenant::TenantId;
 use bulkhead_core::time::Clock;
 use bytes::Bytes;
 use serde::Serialize;
@@ -43,6 +44,7 @@ pub struct Feed {
     pieces: mpsc::Sender<Message>,
     end: oneshot::Sender<Result<Done, Error>>,
     begun: bool,
+    tenant: TenantId,
     clock: Clock,
 }
 
@@ -70,17 +72,25 @@ pub struct Body {
     silence: Pin<Box<Sleep>>,
     probe: Pin<Box<Sleep>>,
     ended: bool,
+    tenant: TenantId,
     clock: Clock,
 }
 
-/// The two ends of a stream of the conversation `session`, if it belongs to one.
-pub fn stream(session: Option<SessionHandle>, request_id: &str, heartbeat: Duration, clock: &Clock) -> (Feed, Body) {
+/// The two ends of a stream of the conversation `session`, if it belongs to one, for a question of `tenant`'s.
+pub fn stream(
+    session: Option<SessionHandle>,
+    request_id: &str,
+    tenant: &TenantId,
+    heartbeat: Duration,
+    clock: &Clock,
+) -> (Feed, Body) {
     let (pieces, received) = mpsc::channel(BUFFER);
     let (end, ended) = oneshot::channel();
     let feed = Feed {
         pieces,
         end,
         begun: false,
+        tenant: tenant.clone(),
         clock: clock.clone(),
     };
     let body = Body {
@@ -96,6 +106,7 @@ pub fn stream(session: Option<SessionHandle>, request_id: &str, heartbeat: Durat
         silence: Box::pin(sleep(heartbeat)),
         probe: Box::pin(sleep(PROBE)),
         ended: false,
+        tenant: tenant.clone(),
         clock: clock.clone(),
     };
     (feed, body)
@@ -121,7 +132,7 @@ impl Feed {
     /// Ends the stream. An error that no reader will see is reported here.
     pub fn end(self, outcome: Result<Done, Error>) {
         if let Err(Err(error)) = self.end.send(outcome) {
-            service::report(&error, &self.clock);
+            service::report(&error, Some(self.tenant.as_str()), &self.clock);
         }
     }
 }
@@ -197,7 +208,7 @@ impl Body {
                 [usage, self.frames.frame("done", &terminal)].concat()
             }
             Err(error) => {
-                service::report(&error, &self.clock);
+                service::report(&error, Some(self.tenant.as_str()), &self.clock);
                 self.frames.frame("error", &error.problem(&self.request_id)).into()
             }
         };
@@ -257,7 +268,7 @@ impl Drop for Body {
     fn drop(&mut self) {
         self.end.close();
         if let Ok(Err(error)) = self.end.try_recv() {
-            service::report(&error, &self.clock);
+            service::report(&error, Some(self.tenant.as_str()), &self.clock);
         }
     }
 }

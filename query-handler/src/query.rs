@@ -246,7 +246,13 @@ impl State {
             .as_ref()
             .map(|(conversation, _)| conversation.handle().clone());
         let heartbeat = self.shared.streams.heartbeat;
-        let (feed, mut body) = event::stream(handle, request.request_id(), heartbeat, &self.shared.clock);
+        let (feed, mut body) = event::stream(
+            handle,
+            request.request_id(),
+            ask.context.tenant(),
+            heartbeat,
+            &self.shared.clock,
+        );
         let opening = match &conversation {
             Some((conversation, turn)) => conversation.opening(turn.clone(), &self.background),
             None => Opening::none(),

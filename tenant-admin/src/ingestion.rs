@@ -20,7 +20,8 @@ use aws_sdk_bedrockagent::types::{
 use bulkhead_core::document::{Document, DocumentId, DocumentStatus};
 use bulkhead_core::error::Error;
 use bulkhead_core::store::Direct;
-use bulkhead_core::time::Timestamp;
+use bulkhead_core::telemetry::{self, Metric};
+use bulkhead_core::time::{Clock, Timestamp};
 use futures::future::join_all;
 
 use crate::Visit;
@@ -152,8 +153,9 @@ impl KnowledgeBase {
         Ok(details.into_iter().filter_map(told).collect())
     }
 
-    /// Whether a sync's job has ended. One that Bedrock does not know went with its data source.
-    async fn has_ended(&self, job: &str) -> Result<bool, Error> {
+    /// Whether a sync's job has ended. One that Bedrock does not know went with its data source. Who asks lets go of the
+    /// lease if it has, so it is counted here if it failed: nobody's in particular, although a tenant noticed.
+    async fn has_ended(&self, job: &str, clock: &Clock) -> Result<bool, Error> {
         let call = self
             .client
             .get_ingestion_job()
@@ -161,12 +163,22 @@ impl KnowledgeBase {
             .data_source_id(&self.data_source)
             .ingestion_job_id(job);
         match call.send().await {
-            Ok(answer) => Ok(answer.ingestion_job.is_some_and(|job| {
-                matches!(
+            Ok(answer) => {
+                let Some(job) = answer.ingestion_job else {
+                    return Ok(false);
+                };
+                let ended = matches!(
                     job.status,
                     IngestionJobStatus::Complete | IngestionJobStatus::Failed | IngestionJobStatus::Stopped
-                )
-            })),
+                );
+                let left_out = job
+                    .statistics
+                    .is_some_and(|statistics| statistics.number_of_documents_failed > 0);
+                if job.status == IngestionJobStatus::Failed || (ended && left_out) {
+                    telemetry::count(Metric::IngestionFailure, clock);
+                }
+                Ok(ended)
+            }
             Err(error) if error.code() == Some("ResourceNotFoundException") => Ok(true),
             Err(error) => Err(failed(error)),
         }
@@ -348,7 +360,17 @@ async fn settle(visit: &Visit<'_>, document: &Document, verdict: Verdict) -> Opt
             };
         }
     }
-    update(visit, next).await
+    let outcome = update(visit, next).await;
+    if matches!(verdict, Verdict::Failed(_))
+        && matches!(&outcome, Some(Outcome::Changed(document)) if document.status == DocumentStatus::Failed)
+    {
+        telemetry::count_for(
+            visit.context.tenant().as_str(),
+            Metric::IngestionFailure,
+            &visit.state.clock,
+        );
+    }
+    outcome
 }
 
 /// The last step of a deletion: what a completion may have put there meanwhile goes too, and the record last.
@@ -386,7 +408,8 @@ async fn submit_now(visit: &Visit<'_>, documents: Vec<Document>) -> Vec<Document
         return Vec::new();
     }
     let knowledge_base = &visit.state.knowledge_base;
-    let has_ended = |job: String| async move { knowledge_base.has_ended(&job).await };
+    let clock = &visit.state.clock;
+    let has_ended = |job: String| async move { knowledge_base.has_ended(&job, clock).await };
     let lease = match visit.data.lease.take_direct(has_ended).await {
         Ok(Some(lease)) => lease,
         Ok(None) => {

@@ -306,6 +306,7 @@ async fn a_panic_ends_a_stream_with_an_error() {
     let (mut feed, body) = crate::event::stream(
         Some(bulkhead_core::session::SessionHandle::generate()),
         "r-1",
+        &bulkhead_core::tenant::TenantId::parse("acme").unwrap(),
         Duration::from_secs(15),
         &Clock::system(),
     );
