@@ -1,4 +1,5 @@
-//! The issuers whose tokens are taken, and what each of them may say: configuration, read once from `BULKHEAD_ISSUERS`.
+//! The issuers whose tokens are taken, and what each of them may say: configuration, read once from `BULKHEAD_ISSUERS` and
+//! `BULKHEAD_USER_POOL_ISSUER`.
 //!
 //! Whatever a token says of its issuer, nothing is looked up or fetched but what stands here. Not here: keys.
 
@@ -14,6 +15,10 @@ use url::{Host, Url};
 
 /// The variable that holds the issuers, a JSON array.
 pub const VARIABLE: &str = "BULKHEAD_ISSUERS";
+
+/// The variable that holds the issuer of the user pool that the stack made, a JSON array too; not set where it made none.
+/// By itself, because a template can't add to an array that is text.
+const USER_POOL_VARIABLE: &str = "BULKHEAD_USER_POOL_ISSUER";
 
 /// What a Lambda function's variables may hold together, in bytes (AWS Lambda quotas).
 const MAX_BYTES: usize = 4096;
@@ -136,28 +141,36 @@ impl Issuers {
     /// # Errors
     /// The variable is missing, longer than Lambda's environment, or an entry is wrong; the error says what was wanted.
     pub fn from_env(environment: &Environment) -> Result<Self, ConfigError> {
-        Self::parse(environment.required(VARIABLE)?).map_err(|wanted| ConfigError::new(VARIABLE, wanted))
+        let mut issuers = Self(BTreeMap::new());
+        let user_pool = environment.optional(USER_POOL_VARIABLE);
+        for (variable, text) in [
+            (VARIABLE, Some(environment.required(VARIABLE)?)),
+            (USER_POOL_VARIABLE, user_pool),
+        ] {
+            if let Some(text) = text {
+                issuers.add(text).map_err(|wanted| ConfigError::new(variable, wanted))?;
+            }
+        }
+        if issuers.0.is_empty() {
+            return Err(ConfigError::new(VARIABLE, "at least one issuer"));
+        }
+        Ok(issuers)
     }
 
-    fn parse(text: &str) -> Result<Self, String> {
+    fn add(&mut self, text: &str) -> Result<(), String> {
         if text.len() > MAX_BYTES {
             return Err(format!(
                 "at most {MAX_BYTES} bytes, which is all that Lambda's environment holds"
             ));
         }
         let entries: Vec<Entry> = serde_json::from_str(text).map_err(|error| format!("a JSON array: {error}"))?;
-        let mut issuers = BTreeMap::new();
         for (index, entry) in entries.into_iter().enumerate() {
             let issuer = entry.check().map_err(|wanted| format!("entry {index}: {wanted}"))?;
-            if let Some(twice) = issuers.insert(issuer.name.clone(), issuer) {
+            if let Some(twice) = self.0.insert(issuer.name.clone(), issuer) {
                 return Err(format!("entry {index}: each issuer once; {} stands twice", twice.name));
             }
         }
-        if issuers.is_empty() {
-            Err("at least one issuer".to_owned())
-        } else {
-            Ok(Self(issuers))
-        }
+        Ok(())
     }
 
     /// The issuer of exactly that name.
@@ -314,9 +327,33 @@ mod tests {
         json!([entry]).to_string()
     }
 
+    fn from(text: &str, user_pool: &str) -> Result<Issuers, ConfigError> {
+        Issuers::from_env(
+            &[(VARIABLE, text), (USER_POOL_VARIABLE, user_pool)]
+                .into_iter()
+                .collect(),
+        )
+    }
+
+    #[test]
+    fn the_user_pool_stands_beside_the_others_and_for_them() {
+        let pool = r#"[{"issuer":"https://pool.example.com/a_1","token_use":"id","audiences":["client"],
+            "roles_claim":"cognito:groups","tenants":"*","operators":true}]"#;
+        let both = from(&with(&[]), pool).unwrap();
+        assert_eq!(both.0.len(), 2);
+        let issuer = both.find("https://pool.example.com/a_1").unwrap();
+        assert_eq!((issuer.token_use, issuer.operators), (Some(TokenUse::Id), true));
+        assert_eq!(issuer.tenant_claim, "custom:tenant_id");
+        assert_eq!(from("[]", pool).unwrap().0.len(), 1);
+        let refused = |text: &str, pool: &str| from(text, pool).unwrap_err().to_string();
+        assert!(refused(pool, pool).contains("BULKHEAD_USER_POOL_ISSUER: entry 0: each issuer once"));
+        assert!(refused("[]", "[5]").contains("BULKHEAD_USER_POOL_ISSUER"));
+        assert!(refused("[]", "[]").contains("at least one issuer"));
+    }
+
     #[test]
     fn defaults_are_the_narrow_ones() {
-        let issuers = Issuers::parse(&with(&[])).unwrap();
+        let issuers = from(&with(&[]), "").unwrap();
         let issuer = issuers.find("https://issuer.example.com").unwrap();
         assert_eq!(
             issuer.keys,
@@ -345,7 +382,7 @@ mod tests {
             ("tenants", json!(["acme", "acme-2"])),
             ("operators", json!(true)),
         ]);
-        let issuers = Issuers::parse(&text).unwrap();
+        let issuers = from(&text, "").unwrap();
         let issuer = issuers.find("http://127.0.0.1:8080/issuer").unwrap();
         assert_eq!(issuer.algorithms.len(), 2);
         assert_eq!(issuer.token_use, Some(TokenUse::Access));
