@@ -1,8 +1,12 @@
 //! Amazon Bedrock Guardrails: a word policy and the masking of e-mail addresses, and ApplyGuardrail.
 //!
 //! What a guardrail says is `AWS::Bedrock::Guardrail`'s; the knowledge base and the models ask [`Guardrail::check`], so
-//! that every way to a model is guarded alike. Topics, content filters, grounding, regular expressions and lists of
-//! words that AWS keeps are not here: a template that has them is refused.
+//! that every way to a model is guarded alike.
+//!
+//! Known, and without effect: prompt attacks, contextual grounding, and of personal data and secrets everything but
+//! e-mail addresses, because a model of AWS's judges them. A template may have them, and nothing is ever found here. Topics,
+//! other content filters, regular expressions and lists of words that AWS keeps are not here either: a template that has them
+//! is refused.
 //! <https://docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_ApplyGuardrail.html>
 
 use std::sync::Arc;

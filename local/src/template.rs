@@ -611,9 +611,9 @@ impl Template {
     }
 }
 
-/// What a function of the template may say. Others (events, reserved concurrency, layers, aliases, function URLs, …) would change how it is
-/// invoked, which the stack doesn't do.
-const FUNCTION_PROPERTIES: [&str; 18] = [
+/// What a function of the template may say. Others (events, layers, aliases, function URLs, …) would change how it is
+/// invoked, which the stack doesn't do. Reserved concurrency is taken and not kept to: the stack has limits of its own.
+const FUNCTION_PROPERTIES: [&str; 19] = [
     "Architectures",
     "CodeUri",
     "Description",
@@ -626,6 +626,7 @@ const FUNCTION_PROPERTIES: [&str; 18] = [
     "PermissionsBoundary",
     "Policies",
     "PropagateTags",
+    "ReservedConcurrentExecutions",
     "Role",
     "Runtime",
     "Tags",
@@ -704,9 +705,12 @@ fn table(scope: &Scope<'_>, properties: &Properties) -> Result<Table, TemplateEr
 }
 
 fn guardrail(scope: &Scope<'_>, properties: &Properties) -> Result<Guardrail, TemplateError> {
+    // The two after the messages are not emulated, see the guardrail's module.
     properties.only(&[
         "BlockedInputMessaging",
         "BlockedOutputsMessaging",
+        "ContentPolicyConfig",
+        "ContextualGroundingPolicyConfig",
         "Description",
         "KmsKeyArn",
         "Name",
@@ -731,13 +735,25 @@ fn guardrail(scope: &Scope<'_>, properties: &Properties) -> Result<Guardrail, Te
         policy.only(&["PiiEntitiesConfig"])?;
         for entity in policy.objects("PiiEntitiesConfig")? {
             let kind = entity.required_text("Type")?;
-            if kind != "EMAIL" {
-                return Err(properties.invalid(&format!("guarding against {kind} is not emulated")));
-            }
             let action = action(&entity, &entity.required_text("Action")?)?;
-            emails = Some(actions(&entity, action)?);
+            let actions = actions(&entity, action)?;
+            if kind == "EMAIL" {
+                emails = Some(actions);
+            } else if !UNGUARDED.contains(&kind.as_str()) {
+                return Err(properties.invalid(&format!("the local stack doesn't know the personal data {kind}")));
+            }
         }
     }
+    const STRENGTHS: &[&str] = &["NONE", "LOW", "MEDIUM", "HIGH"];
+    let strengths: [(&str, &[&str]); 2] = [("InputStrength", STRENGTHS), ("OutputStrength", &["NONE"])];
+    filters(properties, "ContentPolicyConfig", &["PROMPT_ATTACK"], &strengths)?;
+    let grounding = ["GROUNDING", "RELEVANCE"];
+    filters(
+        properties,
+        "ContextualGroundingPolicyConfig",
+        &grounding,
+        &[("Threshold", &[])],
+    )?;
     Ok(Guardrail {
         id: scope.attribute_text(id, "GuardrailId")?,
         arn: scope.attribute_text(id, "GuardrailArn")?,
@@ -747,6 +763,46 @@ fn guardrail(scope: &Scope<'_>, properties: &Properties) -> Result<Guardrail, Te
         blocked_input: properties.required_text("BlockedInputMessaging")?,
         blocked_output: properties.required_text("BlockedOutputsMessaging")?,
     })
+}
+
+/// Personal data and secrets that a guardrail may look for, and this one does not find.
+const UNGUARDED: [&str; 7] = [
+    "AWS_ACCESS_KEY",
+    "AWS_SECRET_KEY",
+    "CREDIT_DEBIT_CARD_CVV",
+    "CREDIT_DEBIT_CARD_NUMBER",
+    "PASSWORD",
+    "PIN",
+    "US_SOCIAL_SECURITY_NUMBER",
+];
+
+/// A policy's filters, each of which must be one of these and say how strict it is in `strictness`.
+fn filters(
+    properties: &Properties,
+    policy: &str,
+    known: &[&str],
+    strictness: &[(&str, &[&str])],
+) -> Result<(), TemplateError> {
+    let Some(policy) = properties.object(policy)? else {
+        return Ok(());
+    };
+    policy.only(&["FiltersConfig"])?;
+    for filter in policy.objects("FiltersConfig")? {
+        let kind = filter.required_text("Type")?;
+        if !known.contains(&kind.as_str()) {
+            return Err(filter.invalid(&format!("the local stack doesn't know the filter {kind}")));
+        }
+        let mut names = vec!["Type"];
+        for (name, allowed) in strictness {
+            names.push(name);
+            let value = filter.required_text(name)?;
+            if !allowed.is_empty() && !allowed.contains(&value.as_str()) {
+                return Err(filter.invalid(&format!("{name} of {kind} can't be {value}")));
+            }
+        }
+        filter.only(&names)?;
+    }
+    Ok(())
 }
 
 /// What is done about a finding on either side, where that differs from the usual; a side that is not enabled is not

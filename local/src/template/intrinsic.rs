@@ -550,8 +550,24 @@ impl<'a> Scope<'a> {
             Kind::NotEmulated(passive) => match passive {
                 Passive::VectorBucket => self.attribute(place, target, "VectorBucketArn")?,
                 Passive::VectorIndex => self.attribute(place, target, "IndexArn")?,
-                Passive::LogGroup | Passive::MetricFilter | Passive::Alarm => self.name(target, resource)?,
-                Passive::ApiAccount | Passive::CustomResource => self.generated_name(target),
+                Passive::LogGroup
+                | Passive::MetricFilter
+                | Passive::Alarm
+                | Passive::Setting
+                | Passive::UserPoolGroup => self.name(target, resource)?,
+                Passive::ApiAccount | Passive::CustomResource | Passive::FirewallAssociation => {
+                    self.generated_name(target)
+                }
+                // Three ids make its primary identifier.
+                Passive::Firewall => format!(
+                    "{}|{}|REGIONAL",
+                    self.name(target, resource)?,
+                    self.identifier(target, 12).to_lowercase()
+                ),
+                Passive::Topic => self.arn("sns", &self.name(target, resource)?),
+                Passive::Subscription => self.arn("sns", &self.generated_name(target)),
+                Passive::UserPool => format!("{}_{}", settings.region, self.identifier(target, 9)),
+                Passive::UserPoolClient => self.identifier(target, 26).to_lowercase(),
             },
         };
         Ok(Some(Value::String(text)))
@@ -591,6 +607,10 @@ impl<'a> Scope<'a> {
                 format!("{}:*", self.arn("logs", &format!("log-group:{}", name()?)))
             }
             (Kind::NotEmulated(Passive::Alarm), "Arn") => self.arn("cloudwatch", &format!("alarm:{}", name()?)),
+            (Kind::NotEmulated(Passive::Firewall), "Arn") => {
+                let id = self.identifier(id, 12).to_lowercase();
+                self.arn("wafv2", &format!("regional/webacl/{}/{id}", name()?))
+            }
             _ => {
                 return Err(invalid(
                     place,

@@ -34,6 +34,14 @@ pub(super) enum Passive {
     ApiAccount,
     /// Its function is given events by whoever plays CloudFormation.
     CustomResource,
+    Firewall,
+    FirewallAssociation,
+    Topic,
+    Subscription,
+    Setting,
+    UserPool,
+    UserPoolClient,
+    UserPoolGroup,
 }
 
 impl Kind {
@@ -59,6 +67,14 @@ impl Kind {
             "AWS::CloudWatch::Alarm" => Self::NotEmulated(Passive::Alarm),
             "Custom::ModelInvocationLogging" => Self::NotEmulated(Passive::CustomResource),
             "AWS::ApiGateway::Account" => Self::NotEmulated(Passive::ApiAccount),
+            "AWS::WAFv2::WebACL" => Self::NotEmulated(Passive::Firewall),
+            "AWS::WAFv2::WebACLAssociation" => Self::NotEmulated(Passive::FirewallAssociation),
+            "AWS::SNS::Topic" => Self::NotEmulated(Passive::Topic),
+            "AWS::SNS::Subscription" => Self::NotEmulated(Passive::Subscription),
+            "AWS::SSM::Parameter" => Self::NotEmulated(Passive::Setting),
+            "AWS::Cognito::UserPool" => Self::NotEmulated(Passive::UserPool),
+            "AWS::Cognito::UserPoolClient" => Self::NotEmulated(Passive::UserPoolClient),
+            "AWS::Cognito::UserPoolGroup" => Self::NotEmulated(Passive::UserPoolGroup),
             _ => return None,
         })
     }
@@ -75,6 +91,9 @@ impl Kind {
             Self::NotEmulated(Passive::LogGroup) => Some("LogGroupName"),
             Self::NotEmulated(Passive::Alarm) => Some("AlarmName"),
             Self::NotEmulated(Passive::MetricFilter) => Some("FilterName"),
+            Self::NotEmulated(Passive::Firewall | Passive::Setting) => Some("Name"),
+            Self::NotEmulated(Passive::Topic) => Some("TopicName"),
+            Self::NotEmulated(Passive::UserPoolGroup) => Some("GroupName"),
             Self::Api
             | Self::KnowledgeBase
             | Self::DataSource
@@ -83,7 +102,14 @@ impl Kind {
             | Self::Permission
             | Self::Policy
             | Self::BucketPolicy
-            | Self::NotEmulated(Passive::ApiAccount | Passive::CustomResource) => None,
+            | Self::NotEmulated(
+                Passive::ApiAccount
+                | Passive::CustomResource
+                | Passive::FirewallAssociation
+                | Passive::Subscription
+                | Passive::UserPool
+                | Passive::UserPoolClient,
+            ) => None,
         }
     }
 }
