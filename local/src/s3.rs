@@ -2,8 +2,9 @@
 //!
 //! Emulated: PutObject, GetObject, HeadObject, CopyObject, DeleteObject, DeleteObjects and ListObjectsV2 with conditions,
 //! ranges, response overrides, user metadata and checksums, path-style. A checksum, `Content-MD5` or signed hash that
-//! does not fit stops a write before anything is stored. Every other operation, header (`x-amz-tagging`,
-//! `x-amz-server-side-encryption`, …) and parameter (`versionId`, `partNumber`, …) is answered `NotImplemented`, and named.
+//! does not fit stops a write before anything is stored. `x-amz-server-side-encryption: AES256` is taken as what S3 does
+//! anyway. Every other operation, header (`x-amz-tagging`, `x-amz-server-side-encryption` of another kind, …) and parameter
+//! (`versionId`, `partNumber`, …) is answered `NotImplemented`, and named.
 //!
 //! Not emulated, without an error that would say so: versions (a versioned bucket behaves like one that is not: no
 //! version ids, no delete markers, an overwritten object is gone), encryption at rest, owners and access control, storage
@@ -96,6 +97,9 @@ const HEADERS: [&str; 15] = [
     "x-amz-user-agent",
 ];
 
+/// How an object is encrypted at rest. Known with the value that is the default.
+const ENCRYPTION: &str = "x-amz-server-side-encryption";
+
 /// What a request asks of S3.
 #[derive(Debug)]
 pub(crate) struct Asked {
@@ -120,11 +124,13 @@ impl Asked {
             .iter()
             .map(|(name, _)| name.as_ref())
             .find(|name| !PARAMETERS.contains(name) && !name.starts_with("X-Amz-") && !name.starts_with("response-"));
-        let header = parts.headers.keys().map(http::HeaderName::as_str).find(|name| {
-            name.starts_with("x-amz-")
-                && !HEADERS
+        let header = parts.headers.iter().find_map(|(name, value)| {
+            let name = name.as_str();
+            let is_known = name == ENCRYPTION && value == "AES256"
+                || HEADERS
                     .iter()
-                    .any(|known| name == known || (known.ends_with('-') && name.starts_with(known)))
+                    .any(|known| name == *known || (known.ends_with('-') && name.starts_with(known)));
+            (name.starts_with("x-amz-") && !is_known).then_some(name)
         });
         let unknown = match (known, parameter, header) {
             (false, _, _) => Some(operation.clone().into_owned()),

@@ -104,6 +104,12 @@ def s3_put_get_and_head_agree():
 
 
 @check
+def s3_encryption_is_the_default_one():
+    assert put("encrypted", ServerSideEncryption="AES256")["ServerSideEncryption"] == "AES256"
+    refused(lambda: put("encrypted", ServerSideEncryption="aws:kms"), "NotImplemented", status=501)
+
+
+@check
 def s3_ranges():
     put("range", b"0123456789")
     for range_, expected in (("bytes=2-4", b"234"), ("bytes=7-", b"789"), ("bytes=-2", b"89")):

@@ -154,6 +154,7 @@ impl s3s::S3 for Backend {
             checksum_sha1: sum.checksum_sha1,
             checksum_sha256: sum.checksum_sha256,
             checksum_type: sum.checksum_type,
+            server_side_encryption: input.server_side_encryption,
             ..Default::default()
         }))
     }
