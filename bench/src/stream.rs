@@ -73,6 +73,10 @@ async fn start(arguments: &Arguments) -> anyhow::Result<(Stack, String)> {
     };
     config.binaries = tokio::task::spawn_blocking(move || function::binaries(&packages, profile)).await??;
     config.variables = BTreeMap::from([("BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS".to_owned(), "0".to_owned())]);
+    // What a guardrail takes is Bedrock's time.
+    config
+        .parameters
+        .insert("CreateGuardrail".to_owned(), "false".to_owned());
     config.change_knowledge_base = Some(Box::new(|knowledge_base| knowledge_base.quotas = Quotas::unlimited()));
     let functions = config.binaries.display().to_string();
     Ok((Stack::start(config).await?, functions))

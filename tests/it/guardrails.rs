@@ -7,7 +7,7 @@ use bulkhead_cli::deployment::Call;
 use bulkhead_cli::event;
 use bulkhead_local::model::prompt::Purpose;
 use bulkhead_local::model::script::Script;
-use integration_tests::fixture::{Fixture, GUARDRAIL, Tenant};
+use integration_tests::fixture::{self, Fixture, GUARDRAIL, Tenant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -310,4 +310,23 @@ async fn every_call_of_a_model_names_the_guardrail_and_its_version() {
         ]
     );
     assert_eq!(purposes.into_iter().collect::<Vec<_>>(), ["answer", "rewriting"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_has_a_guardrail_of_its_own() {
+    let mut config = fixture::config();
+    config.guardrails.clear();
+    config.parameters.remove("CreateGuardrail");
+    let fixture = Fixture::start(config).await;
+    let tenant = fixture.tenant_with("own", json!({"plan": "verified"})).await;
+    tenant
+        .upload("lighthouse.txt", "The lamp of the lighthouse burns whale oil.")
+        .await;
+    let answered = Route::Whole.ask(&tenant, INNOCENT, None).await;
+    assert_eq!(answered.action, "NONE", "{answered:?}");
+    assert!(answered.text.contains("whale oil"), "{answered:?}");
+    let question = "Does the lamp burn a bulkhead-guardrail-test-string?";
+    let stopped = Route::Whole.ask(&tenant, question, None).await;
+    assert_eq!(stopped.action, "INTERVENED", "{stopped:?}");
+    assert!(!stopped.text.contains("whale oil"), "{stopped:?}");
 }

@@ -2,14 +2,25 @@
 
 use std::collections::BTreeSet;
 
+use bulkhead_local::document::{self, ShortForm};
 use bulkhead_local::template::{Role, Template};
+use data_encoding::HEXLOWER;
 use integration_tests::repository;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
-/// The variables that a crate reads, by their names in its text.
+/// The template as it is written.
+fn written() -> Value {
+    document::load(&repository::root().join("infra/template.yaml"), ShortForm::Accepted).unwrap()
+}
+
+/// The variables that a crate reads, by their names in its text, and those that every function reads with the core's
+/// telemetry.
 fn variables_read(package: &str) -> BTreeSet<String> {
     let mut variables = BTreeSet::new();
-    for file in repository::sources(package) {
+    let mut files = repository::sources(package);
+    files.push(repository::root().join("core/src/telemetry.rs"));
+    for file in files {
         let text = std::fs::read_to_string(&file).unwrap();
         // Unit tests may make up names.
         let text = text.split("#[cfg(test)]").next().unwrap();
@@ -280,4 +291,158 @@ fn only_its_function_assumes_a_data_role_and_only_for_one_tenant() {
             );
         }
     }
+}
+
+#[test]
+fn a_changed_guardrail_has_a_new_version() {
+    let text = std::fs::read_to_string(repository::root().join("infra/template.yaml")).unwrap();
+    let guardrail = text.split("\n  Guardrail:\n").nth(1).unwrap();
+    let guardrail = guardrail.split("\n  GuardrailSnapshot:\n").next().unwrap();
+    let digest = HEXLOWER.encode(&Sha256::digest(guardrail));
+    let template = written();
+    let named = template.pointer("/Resources/GuardrailSnapshot/Properties/Description");
+    assert_eq!(
+        named,
+        Some(&Value::from(digest)),
+        "the description must be the right one"
+    );
+}
+
+#[test]
+fn users_cannot_choose_their_tenant() {
+    let template = written();
+    let resource = |id: &str| template.pointer(&format!("/Resources/{id}/Properties")).unwrap();
+    let pool = resource("UserPool");
+    assert_eq!(pool["AdminCreateUserConfig"]["AllowAdminCreateUserOnly"], true);
+    let schema = pool["Schema"].as_array().unwrap();
+    let tenant = schema
+        .iter()
+        .find(|attribute| attribute["Name"] == "tenant_id")
+        .unwrap();
+    assert_eq!(tenant["Mutable"], false);
+    let writable = resource("UserPoolClient")["WriteAttributes"].as_array().unwrap();
+    assert!(
+        !writable.is_empty(),
+        "an empty list might be taken for none, which is all"
+    );
+    assert!(!writable.contains(&Value::from("custom:tenant_id")), "{writable:?}");
+    let clients = template["Resources"].as_object().unwrap().values();
+    let clients = clients.filter(|resource| resource["Type"] == "AWS::Cognito::UserPoolClient");
+    assert_eq!(clients.count(), 1, "each client has a list of its own");
+}
+
+#[test]
+fn the_firewall_leaves_prose_alone_and_nothing_else() {
+    let template = written();
+    let rules = template.pointer("/Resources/Firewall/Properties/Rules").unwrap();
+    let rule = |name: &str| {
+        let mut named = rules.as_array().unwrap().iter().filter(|rule| rule["Name"] == name);
+        named.next().unwrap_or_else(|| panic!("no rule {name}")).clone()
+    };
+    let counted: BTreeSet<String> = rule("common")["Statement"]["ManagedRuleGroupStatement"]["RuleActionOverrides"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|change| change["Name"].as_str().unwrap().to_owned())
+        .filter(|name| name.ends_with("_BODY"))
+        .collect();
+    let parts = rule("common-bodies")["Statement"]["AndStatement"]["Statements"].clone();
+    // What is only counted there is blocked here by its label, but for two exceptions.
+    let blocked: BTreeSet<String> = parts[0]["OrStatement"]["Statements"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|label| label["LabelMatchStatement"]["Key"].as_str().unwrap())
+        .map(|key| key.rsplit(':').next().unwrap().replace("_Body", "_BODY"))
+        .collect();
+    assert_eq!(counted, blocked);
+    assert_eq!(parts.as_array().unwrap().len(), 3);
+    let content = &parts[1]["NotStatement"]["Statement"];
+    let size = rule("body-size")["Statement"]["AndStatement"]["Statements"].clone();
+    assert_eq!(
+        size[1]["NotStatement"]["Statement"], *content,
+        "one exception, written twice"
+    );
+    assert_eq!(
+        size[0]["SizeConstraintStatement"]["FieldToMatch"]["Body"]["OversizeHandling"],
+        "MATCH"
+    );
+    let priority = |name: &str| rule(name)["Priority"].as_u64().unwrap();
+    assert!(
+        priority("common") < priority("common-bodies"),
+        "labels are set before they are looked at"
+    );
+}
+
+#[test]
+fn alarms_watch_what_functions_count() {
+    let template = written();
+    let source = std::fs::read_to_string(repository::root().join("core/src/telemetry.rs")).unwrap();
+    let namespace = &template
+        .pointer("/Resources/AuthorizerFunction/Properties/Environment/Variables")
+        .unwrap()["BULKHEAD_METRIC_NAMESPACE"];
+    let mut watched = BTreeSet::new();
+    let mut look = |metric: &Value| {
+        if metric["Namespace"] == *namespace {
+            let name = metric["MetricName"].as_str().unwrap();
+            assert!(source.contains(&format!("=> \"{name}\"")), "nobody counts {name}");
+            assert_eq!(metric.get("Dimensions"), None, "functions write none");
+            watched.insert(name.to_owned());
+        }
+    };
+    let resources = template["Resources"].as_object().unwrap().values();
+    let mut alarms = 0;
+    for alarm in resources.filter(|resource| resource["Type"] == "AWS::CloudWatch::Alarm") {
+        alarms += 1;
+        let properties = &alarm["Properties"];
+        assert_eq!(properties["TreatMissingData"], "notBreaching");
+        assert_eq!(properties["AlarmActions"][0]["Ref"], "AlarmTopic");
+        look(properties);
+        for metric in properties["Metrics"].as_array().into_iter().flatten() {
+            look(&metric["MetricStat"]["Metric"]);
+        }
+    }
+    assert_eq!(alarms, 5);
+    let expected = [
+        "AuthorizerError",
+        "Fault",
+        "IngestionFailure",
+        "IsolationBreach",
+        "Throttle",
+    ];
+    assert_eq!(watched, expected.map(str::to_owned).into());
+}
+
+#[test]
+fn the_access_log_has_no_header_no_query_and_no_path() {
+    let template = written();
+    let format = template
+        .pointer("/Resources/Api/Properties/AccessLogSetting/Format")
+        .unwrap();
+    let format: Value = serde_json::from_str(format.as_str().unwrap()).unwrap();
+    for value in format.as_object().unwrap().values() {
+        let value = value.as_str().unwrap();
+        for kept_out in ["path", "header", "query", "identity", "authorization", "customDomain"] {
+            assert!(
+                value == "$context.resourcePath" || !value.to_lowercase().contains(&kept_out.to_lowercase()),
+                "{value}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_log_group_forgets_after_thirty_days() {
+    let template = written();
+    let resources = template["Resources"].as_object().unwrap();
+    let groups = resources
+        .values()
+        .filter(|resource| resource["Type"] == "AWS::Logs::LogGroup");
+    let mut count = 0;
+    for group in groups {
+        assert_eq!(group["Properties"]["RetentionInDays"], 30);
+        count += 1;
+    }
+    // One of each function, and the gateway's.
+    assert!(count > repository::template().functions.len());
 }

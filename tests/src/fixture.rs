@@ -62,6 +62,10 @@ pub fn binaries() -> PathBuf {
 pub fn config() -> StackConfig {
     let mut config = StackConfig::new(binaries());
     config.variables = BTreeMap::from([("BULKHEAD_INGESTION_STATUS_MAX_AGE_SECS".to_owned(), "0".to_owned())]);
+    // Tests name the guardrail that they are about, and count what is asked of Bedrock.
+    config
+        .parameters
+        .insert("CreateGuardrail".to_owned(), "false".to_owned());
     config.guardrails = vec![Guardrail::blocking(GUARDRAIL, &["dynamite"])];
     config.change_knowledge_base = Some(Box::new(|knowledge_base| knowledge_base.quotas = Quotas::unlimited()));
     config

@@ -44,6 +44,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("BULKHEAD_JWKS_TIMEOUT_MS", "2500"),
     ("BULKHEAD_KNOWLEDGE_BASE_ID", "KBEXAMPLE1"),
     ("BULKHEAD_MAX_TOKENS", "1024"),
+    ("BULKHEAD_METRIC_NAMESPACE", "Bulkhead/measured"),
     (
         "BULKHEAD_MODELS",
         r#"{"default":"arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-lite-v1:0"}"#,
@@ -58,6 +59,7 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("BULKHEAD_STATUS_RECHECK_SECS", "20"),
     ("BULKHEAD_TABLE_NAME", "bulkhead"),
     ("BULKHEAD_TEMPERATURE", "0"),
+    ("BULKHEAD_USER_POOL_ISSUER", ""),
 ];
 
 /// How long a start may take before it counts as stuck.

@@ -485,3 +485,92 @@ fn the_deployed_template_is_understood() {
         assert!(template.permissions.iter().any(allowed), "{}", function.logical_id);
     }
 }
+
+/// The deployed template with parameters.
+fn deployed(parameters: &[(&str, &str)]) -> Result<Template, TemplateError> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/template.yaml");
+    let parameters = parameters
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Template::load(
+        &path,
+        &Settings {
+            parameters: parameters.collect(),
+            ..Settings::default()
+        },
+    )
+}
+
+#[test]
+fn the_deployed_templates_guardrail_is_its_own_another_or_none() {
+    let guardrail = |parameters: &[(&str, &str)]| {
+        let template = deployed(parameters).unwrap();
+        let environment = function(&template, "QueryHandlerFunction").environment;
+        let named = ["BULKHEAD_GUARDRAIL_ID", "BULKHEAD_GUARDRAIL_VERSION"].map(|name| environment[name].clone());
+        let roles = serde_json::to_string(&template.roles.iter().map(|role| &role.properties).collect::<Vec<_>>());
+        (
+            named,
+            template.guardrails,
+            roles.unwrap().contains("bedrock:ApplyGuardrail"),
+        )
+    };
+    let ([id, version], own, applied) = guardrail(&[]);
+    let [made] = own.as_slice() else { panic!("{own:?}") };
+    assert_eq!((&id, version.as_str(), applied), (&made.id, "1", true));
+    assert_eq!(made.versions, ["1"]);
+    assert_eq!(made.words[0].text, "bulkhead-guardrail-test-string");
+
+    let (named, made, applied) = guardrail(&[("GuardrailId", "abc123"), ("GuardrailVersion", "7")]);
+    assert_eq!(
+        (named, made.len(), applied),
+        (["abc123", "7"].map(str::to_owned), 0, true)
+    );
+
+    let (named, made, applied) = guardrail(&[("CreateGuardrail", "false")]);
+    assert_eq!((named, made.len(), applied), (["", ""].map(str::to_owned), 0, false));
+}
+
+#[test]
+fn the_deployed_templates_user_pool_is_an_issuer() {
+    let issuer = |parameters: &[(&str, &str)]| {
+        let template = deployed(parameters).unwrap();
+        function(&template, "AuthorizerFunction").environment["BULKHEAD_USER_POOL_ISSUER"].clone()
+    };
+    assert_eq!(issuer(&[]), "");
+    let entry: Value = serde_json::from_str(&issuer(&[("CreateUserPool", "true")])).unwrap();
+    let pool = entry[0]["issuer"].as_str().unwrap();
+    assert!(
+        pool.starts_with("https://cognito-idp.us-east-1.amazonaws.com/us-east-1_"),
+        "{pool}"
+    );
+    assert_eq!(entry[0]["audiences"][0].as_str().map(str::len), Some(26));
+    assert_eq!(entry[0]["roles_claim"], "cognito:groups");
+    assert_eq!(entry.as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn what_a_guardrail_is_not_emulated_for_is_known_by_name() {
+    for (text, problem) in [
+        (
+            "ContentPolicyConfig: {FiltersConfig: [{Type: HATE, InputStrength: LOW, OutputStrength: NONE}]}",
+            "HATE",
+        ),
+        (
+            "ContentPolicyConfig: {FiltersConfig: [{Type: PROMPT_ATTACK, InputStrength: HIGH, OutputStrength: HIGH}]}",
+            "OutputStrength of PROMPT_ATTACK can't be HIGH",
+        ),
+        (
+            "ContextualGroundingPolicyConfig: {FiltersConfig: [{Type: GROUNDING}]}",
+            "Threshold is missing",
+        ),
+        (
+            "TopicPolicyConfig: {TopicsConfig: []}",
+            "TopicPolicyConfig is not emulated",
+        ),
+    ] {
+        let error = refusal("Name: rail\n", &format!("Name: rail\n      {text}\n"));
+        assert!(error.contains(problem), "{text} gave: {error}");
+    }
+    let error = refusal("Type: EMAIL", "Type: SHOE_SIZE");
+    assert!(error.contains("SHOE_SIZE"), "{error}");
+}
