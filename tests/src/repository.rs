@@ -81,16 +81,27 @@ pub fn sources(package: &str) -> Vec<PathBuf> {
 pub fn python_tools() -> &'static Path {
     // Once in the process: tests that run side by side would install into one folder.
     static TOOLS: OnceLock<PathBuf> = OnceLock::new();
-    TOOLS.get_or_init(|| {
-        let output = Command::new(env!("CARGO"))
-            .args(["run", "--quiet", "--package", "xtask", "--", "python"])
-            .current_dir(root())
-            .stderr(Stdio::inherit())
-            .output()
-            .expect("cargo runs");
-        assert!(output.status.success(), "cargo xtask python: {}", output.status);
-        let output = String::from_utf8(output.stdout).expect("a path in UTF-8");
-        let python = Path::new(output.lines().last().expect("a path"));
-        python.parent().expect("a folder").to_path_buf()
-    })
+    TOOLS.get_or_init(|| installed("lint"))
+}
+
+/// The SAM CLI that `infra/requirements-sam.txt` pins, installed if need be. Blocks until it is.
+///
+/// # Panics
+/// It can't be installed.
+pub fn sam() -> PathBuf {
+    installed("sam").join("sam")
+}
+
+/// The folder of a set of Python programs, as `cargo xtask python` names sets.
+fn installed(tools: &str) -> PathBuf {
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--quiet", "--package", "xtask", "--", "python", tools])
+        .current_dir(root())
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "cargo xtask python {tools}: {}", output.status);
+    let output = String::from_utf8(output.stdout).expect("a path in UTF-8");
+    let python = Path::new(output.lines().last().expect("a path"));
+    python.parent().expect("a folder").to_path_buf()
 }

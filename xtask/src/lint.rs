@@ -4,10 +4,9 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, bail};
-
-use crate::expansion;
+use crate::python::Tools;
 use crate::step::Step;
+use crate::template;
 use crate::workspace::{Workspace, check};
 
 /// All of them, in their order.
@@ -19,6 +18,14 @@ pub const STEPS: &[Step] = &[
     Step {
         name: "contract",
         run: contract,
+    },
+    Step {
+        name: "template",
+        run: template::lint,
+    },
+    Step {
+        name: "checkov",
+        run: template::audit,
     },
     Step {
         name: "workflows",
@@ -89,81 +96,22 @@ fn cargo_deny(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     Ok(own)
 }
 
-/// The contract as OpenAPI, and the template as it is and with the contract in place of its include.
+/// The contract as OpenAPI.
 fn contract(workspace: &Workspace) -> anyhow::Result<()> {
-    let tools = python_tools(workspace)?;
+    let tools = Tools::Lint.programs(workspace)?;
     check(
         workspace
             .command(tools.join("openapi-spec-validator"))
             .arg("openapi/gateway.yaml"),
-    )?;
-
-    let infra = workspace.root.join("infra");
-    let template = std::fs::read_to_string(infra.join("template.yaml")).context("infra/template.yaml")?;
-    let expanded = expansion::expand(&template, |location| {
-        let path = infra.join(location);
-        std::fs::read_to_string(&path).with_context(|| path.display().to_string())
-    })?;
-    let folder = workspace.target.join("lint");
-    std::fs::create_dir_all(&folder)?;
-    let expanded_file = folder.join("template.yaml");
-    std::fs::write(&expanded_file, expanded)?;
-    check(
-        workspace
-            .command(tools.join("cfn-lint"))
-            .args(["--template", "infra/template.yaml"]),
-    )?;
-    check(
-        workspace
-            .command(tools.join("cfn-lint"))
-            .arg("--template")
-            .arg(&expanded_file),
     )
 }
 
 /// What the pipeline may do and what it trusts. Offline: what only GitHub knows is not looked up.
 fn workflows(workspace: &Workspace) -> anyhow::Result<()> {
-    let zizmor = python_tools(workspace)?.join("zizmor");
+    let zizmor = Tools::Lint.programs(workspace)?.join("zizmor");
     check(
         workspace
             .command(zizmor)
             .args(["--offline", "--quiet", ".github/workflows"]),
     )
-}
-
-/// The folder of programs of `target/venv`, which is made anew whenever `infra/requirements.txt` has changed.
-///
-/// # Errors
-/// If there is no Python 3.11 with `venv`, or the packages can't be installed.
-pub fn python_tools(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let requirements = workspace.root.join("infra/requirements.txt");
-    let wanted = std::fs::read_to_string(&requirements).context("infra/requirements.txt")?;
-    let venv = workspace.target.join("venv");
-    // Written last, so that a venv which was interrupted is made again.
-    let stamp = venv.join("installed.txt");
-    let tools = venv.join("bin");
-    if std::fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return Ok(tools);
-    }
-    let version = workspace
-        .command("python3")
-        .args(["-c", "import sys; sys.exit(sys.version_info < (3, 11))"])
-        .status()
-        .context("python3 is needed for the checks of the contract and the template")?;
-    if !version.success() {
-        bail!("python3 is older than 3.11");
-    }
-    check(workspace.command("python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let mut install = workspace.command(tools.join("python"));
-    install.args([
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-        "--requirement",
-    ]);
-    check(install.arg(&requirements))?;
-    std::fs::write(&stamp, wanted)?;
-    Ok(tools)
 }

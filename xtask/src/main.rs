@@ -3,7 +3,7 @@
 //! * `test`: everything that must hold before a change lands, the README's test command.
 //! * `lint`: the same without the tests.
 //! * `statements`: the last part of `test` again, with other random statements.
-//! * `python`: the Python environment of the two, for the tests that need boto3 or schemathesis.
+//! * `python`: the Python environments of the two, for the tests that need boto3, schemathesis or the SAM CLI.
 //! * `package`: release builds of the functions, zipped, and measured if asked for.
 //! * `bench`: what a request costs, beside the least that could serve it.
 //!
@@ -20,8 +20,10 @@ mod function;
 mod lint;
 mod measurement;
 mod package;
+mod python;
 mod step;
 mod suite;
+mod template;
 mod workspace;
 
 use std::io::Write as _;
@@ -29,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::python::Tools;
 use crate::step::Step;
 use crate::workspace::Workspace;
 
@@ -49,8 +52,12 @@ enum Task {
     Lint,
     /// Takes some statements of the policies away and looks what goes red, after a run of the tests
     Statements,
-    /// Prints which Python has boto3 and the linters, and makes it if need be
-    Python,
+    /// Prints which Python has a set of programs, and makes it if need be
+    Python {
+        /// The set
+        #[arg(value_enum, default_value_t = Tools::Lint)]
+        tools: Tools,
+    },
     /// Builds the functions as they ship, for this machine's processor, and zips them
     Package {
         /// Prints each function's size, its time to the first `/next` and its memory then
@@ -102,8 +109,8 @@ fn main() -> anyhow::Result<ExitCode> {
             }],
         ),
         Task::Lint => step::run_all(&workspace, lint::STEPS),
-        Task::Python => {
-            let python = lint::python_tools(&workspace)?.join("python");
+        Task::Python { tools } => {
+            let python = tools.programs(&workspace)?.join("python");
             writeln!(std::io::stdout().lock(), "{}", python.display())?;
             Ok(ExitCode::SUCCESS)
         }
