@@ -14,6 +14,7 @@ mod isolation;
 mod locks;
 mod model_logging;
 mod narrowing;
+mod package;
 mod questions;
 mod restart;
 mod sessions;
