@@ -85,6 +85,12 @@ pub(crate) const UNKNOWN_BEFORE: &str =
 /// Somebody else's configuration was found in place of ours, and left.
 pub(crate) const LEFT_ALONE: &str =
     "Model invocation logging was changed by somebody else since. Their configuration was left as it is.";
+/// As [`LEFT_ALONE`], where there is something to go back to: two stacks may have been deleted in the wrong order.
+pub(crate) const LEFT_ALONE_AND_KEPT: &str = "Model invocation logging was changed by somebody else since. Their \
+    configuration was left as it is; what was configured before this stack stays in the stack's parameter for it.";
+/// Somebody else's configuration was replaced, and is kept.
+pub(crate) const REPLACED: &str =
+    "Model invocation logging had been changed by somebody else since. Their configuration is kept, to be restored.";
 /// Nothing is configured, though something was before. Somebody turned it off, or Bedrock did not take it back.
 pub(crate) const STAYS_KEPT: &str =
     "Model invocation logging is off. What was configured before this stack stays in the stack's parameter for it.";
@@ -106,7 +112,13 @@ pub(crate) fn make(present: Present, kept: Kept, stack: &str) -> Result<Decision
         Decision::new(rehearsal.into_iter().chain([first, Step::Configure]).collect())
     };
     Ok(match (present, kept) {
-        // Created before, wholly or in part, and perhaps changed by others since. What was kept first was before.
+        // Created before, and changed by others since, perhaps after ours was turned off: theirs is what was before now.
+        (Present::Others(Some(found)), Kept::Record(own))
+            if own.stack == stack && own.before.as_ref() != Some(&found) =>
+        {
+            replace(Some(found.clone()), Step::Replace(record(Some(found)))).noting(REPLACED)
+        }
+        // Created before, wholly or in part. What was kept first was before.
         (_, Kept::Record(Record { stack: owner, .. })) if owner == stack => Decision::new(vec![Step::Configure]),
         (Present::Others(before), Kept::Nothing) => replace(before.clone(), Step::Keep(record(before))),
         (Present::Others(before), Kept::Record(_)) => replace(before.clone(), Step::Replace(record(before))),
@@ -131,6 +143,8 @@ pub(crate) fn unmake(present: Present, kept: Kept, stack: &str) -> Decision {
         (Present::Others(present), Kept::Record(record)) if record.stack == stack => match present {
             // Restored by another delivery of this event, or never changed.
             present if present == record.before => Decision::new(vec![Step::Forget]),
+            // What was kept is the only copy.
+            Some(_) if record.before.is_some() => Decision::new(Vec::new()).noting(LEFT_ALONE_AND_KEPT),
             Some(_) => Decision::new(vec![Step::Forget]).noting(LEFT_ALONE),
             // Another delivery of this event may have tried to restore it in vain.
             None => Decision::new(Vec::new()).noting(STAYS_KEPT),
@@ -252,12 +266,37 @@ mod tests {
 
     #[test]
     fn what_somebody_set_meanwhile_stays_and_is_told() {
-        for before in [None, Some(theirs("audit"))] {
-            let mut account = Account::new(before);
+        let mut account = Account::new(None);
+        account.make(ALL);
+        account.present = Some(theirs("theirs"));
+        assert_eq!(account.unmake(ALL), Some(LEFT_ALONE));
+        assert_eq!(account, Account::new(Some(theirs("theirs"))));
+
+        // And what was before them is not lost.
+        let mut account = Account::new(Some(theirs("audit")));
+        account.make(ALL);
+        account.present = Some(theirs("theirs"));
+        for _ in 0..2 {
+            assert_eq!(account.unmake(ALL), Some(LEFT_ALONE_AND_KEPT));
+            assert_eq!(account.present, Some(theirs("theirs")));
+            assert_eq!(account.kept, Kept::Record(record(STACK, Some(theirs("audit")))));
+        }
+    }
+
+    #[test]
+    fn what_was_set_after_ours_had_gone_is_what_was_before_ours_the_second_time() {
+        let mut account = Account::new(Some(theirs("audit")));
+        account.make(ALL);
+        // Bedrock did not take it back, so it stays kept; then somebody configures something else.
+        account.present = None;
+        account.unmake(ALL);
+        account.present = Some(theirs("newer"));
+        for steps in 0..=3 {
+            let mut account = account.clone();
+            account.make(steps);
             account.make(ALL);
-            account.present = Some(theirs("theirs"));
-            assert_eq!(account.unmake(ALL), Some(LEFT_ALONE));
-            assert_eq!(account, Account::new(Some(theirs("theirs"))));
+            account.unmake(ALL);
+            assert_eq!(account, Account::new(Some(theirs("newer"))), "{steps}");
         }
     }
 
@@ -274,13 +313,17 @@ mod tests {
     }
 
     #[test]
-    fn an_update_configures_ours_again_and_leaves_what_was_kept() {
+    fn an_update_configures_ours_again_and_keeps_what_it_replaces() {
         let mut account = Account::new(Some(theirs("audit")));
         account.make(ALL);
+        account.make(ALL);
+        assert_eq!(account.kept, Kept::Record(record(STACK, Some(theirs("audit")))));
         account.present = Some(theirs("theirs"));
+        let decision = make(account.present(), account.kept.clone(), STACK).unwrap();
+        assert_eq!(decision.note, Some(REPLACED));
         account.make(ALL);
         assert_eq!(account.present, Some(ours()));
-        assert_eq!(account.kept, Kept::Record(record(STACK, Some(theirs("audit")))));
+        assert_eq!(account.kept, Kept::Record(record(STACK, Some(theirs("theirs")))));
     }
 
     #[test]

@@ -191,10 +191,14 @@ impl State {
         let ours = Logging::ours(&properties);
         for step in &decision.steps {
             match step {
-                // What Bedrock does not accept any more was of no use before either.
                 Step::Rehearse(before) => match self.region.put(before).await {
-                    Ok(()) | Err(PutError::Invalid(_)) => {}
+                    Ok(()) => {}
                     Err(PutError::Other(trouble)) => return Err(Trouble::NotRestorable(Box::new(trouble))),
+                    // Whoever has no use for it any more can delete it first.
+                    Err(PutError::Invalid(said)) => {
+                        let operation = "bedrock:PutModelInvocationLoggingConfiguration";
+                        return Err(Trouble::NotRestorable(Box::new(Trouble::Service { operation, said })));
+                    }
                 },
                 Step::Keep(record) => self.parameter.keep(record).await?,
                 Step::Replace(record) => self.parameter.replace(record).await?,

@@ -331,7 +331,8 @@ where
         // A bucket that is not there is a mistake of ours, and not the client's.
         Err(error) if status(&error) == Some(404) && error.code() != Some("NoSuchBucket") => Ok(None),
         Err(error) if is_refused(&error) => {
-            tracing::debug!("a refused read is taken for an object that is not there");
+            // Before an upload this is as it should be; at any other time it may be a wrong key, or a permission that is gone.
+            tracing::info!("a refused read is taken for an object that is not there");
             Ok(None)
         }
         Err(error) => Err(failed(error)),

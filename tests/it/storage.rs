@@ -120,6 +120,26 @@ fn possessions(fixture: &Fixture, tenant: &str) -> (BTreeSet<(String, String)>, 
     (items, objects)
 }
 
+/// Those of the objects that their owner can read now.
+async fn readable(fixture: &Fixture, owner: &str, objects: &BTreeSet<String>) -> Vec<String> {
+    let probe = Probe {
+        fixture,
+        function: "TenantAdminFunction",
+    };
+    let calls: Vec<Value> = objects.iter().map(|name| json!({"get_object": name})).collect();
+    let outcomes = probe
+        .attempt(Some(&session("TenantAdminDataRole", owner)), &calls)
+        .await;
+    let there = objects
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| outcome["answered"].is_string());
+    let there: Vec<String> = there.map(|(name, _)| name.clone()).collect();
+    // The document and its sidecar.
+    assert!(there.len() >= 2, "{outcomes:?}");
+    there
+}
+
 /// Every partition and sort key that stands together anywhere in a request.
 fn collect_keys(value: &Value, keys: &mut BTreeSet<(String, String)>) {
     if let (Some(pk), Some(sk)) = (value["pk"]["S"].as_str(), value["sk"]["S"].as_str()) {
@@ -155,10 +175,12 @@ async fn nothing_of_another_tenant_is_readable() {
             json!({"batch_get_item": [{"pk": mine, "sk": sk}, key]}),
             json!({"transact_get_items": [{"pk": own_profile, "sk": "PROFILE"}, key]}),
             json!({"query": {"pk": pk}}),
-            json!({"transact_write_items": {"put": {"pk": mine, "sk": "DOC#probe"}, "check": key}}),
+            // A condition tells something too.
+            json!({"transact_write_items": {"puts": [{"pk": mine, "sk": "PROBE#1"}], "checks": [key]}}),
         ]);
     }
-    for name in &objects {
+    // What isn't there would be refused whatever the policies say.
+    for name in &readable(&fixture, &other.id, &objects).await {
         calls.extend([
             json!({"get_object": name}),
             json!({"head_object": name}),
@@ -202,16 +224,19 @@ async fn nothing_of_another_tenant_is_writable() {
     let fixture = Fixture::shared();
     let (own, other, canary) = neighbours(&fixture).await;
     let (items, objects) = possessions(&fixture, &other.id);
+    let (_, own_objects) = possessions(&fixture, &own.id);
+    let own_objects = readable(&fixture, &own.id, &own_objects).await;
+    let source = own_objects.first().expect("an object of one's own");
+    let mine = json!({"pk": format!("TENANT#{}", own.id), "sk": "PROBE#1"});
     let mut calls = Vec::new();
     for (pk, sk) in &items {
         let key = json!({"pk": pk, "sk": sk});
-        let mine = json!({"pk": format!("TENANT#{}", own.id), "sk": "DOC#probe"});
         calls.extend([
             json!({"put_item": key}),
             json!({"update_item": key}),
             json!({"delete_item": key}),
             json!({"batch_write_item": [mine, key]}),
-            json!({"transact_write_items": {"put": key, "check": mine}}),
+            json!({"transact_write_items": {"puts": [mine, key], "checks": []}}),
         ]);
     }
     let shared = json!({"pk": "TENANT#bulkhead-shared", "sk": "DOC#probe"});
@@ -226,13 +251,23 @@ async fn nothing_of_another_tenant_is_writable() {
     let names = objects.iter().map(String::as_str);
     for name in names.chain(["t/bulkhead-shared/probe.txt", "t/probe.txt", "probe.txt"]) {
         calls.extend([json!({"put_object": name}), json!({"delete_object": name})]);
-        calls.push(json!({"copy_object": {"from": format!("u/{}/x", own.id), "to": name}}));
+        calls.push(json!({"copy_object": {"from": source, "to": name}}));
     }
+    // What is refused of another's is carried out for one's own.
+    let controls = [
+        json!({"put_item": mine}),
+        json!({"transact_write_items": {"puts": [mine], "checks": []}}),
+    ];
     for (function, role) in FUNCTIONS {
         let probe = Probe {
             fixture: &fixture,
             function,
         };
+        let outcomes = probe.attempt(Some(&session(role, &own.id)), &controls).await;
+        assert!(
+            outcomes.iter().all(|outcome| outcome["answered"].is_string()),
+            "{role}: {outcomes:?}"
+        );
         for session in [Some(session(role, &own.id)), None] {
             let outcomes = probe.attempt(session.as_ref(), &calls).await;
             assert_refused(&calls, &outcomes, role);
@@ -258,23 +293,29 @@ async fn a_session_is_for_one_tenant_and_of_the_functions_own_role() {
         let assume = |role: &str, tags: Value| json!({"assume_role": {"role_arn": role_arn(role), "tags": tags}});
         let mut calls = vec![
             assume(role, json!([])),
-            assume(role, json!([["Tenant2", tenant]])),
+            assume(role, json!([["team", tenant]])),
             assume(role, json!([["tenant", tenant], ["team", "red"]])),
         ];
-        // What would be a pattern, or part of another key, once it stands in a policy.
+        // One for each thing that the trust policy knows of a tenant's id.
         for tag in [
-            "",
-            "*",
-            "?",
-            "acme*",
-            "acm?",
-            "acme/..",
-            "acme#x",
-            "acme/",
+            "a",
+            "acme/x",
             "a cme",
-            "${aws:userid}",
+            "ac.me",
+            "ac:me",
+            "ac_me",
+            "ac=me",
+            "ac+me",
+            "ac@me",
+            "-acme",
+            "acme-",
+            "ac--me",
+            "bulkhead-x",
         ] {
             calls.push(assume(role, json!([["tenant", tag]])));
+        }
+        if function == "QueryHandlerFunction" {
+            calls.push(assume(role, json!([["tenant", "bulkhead-shared"]])));
         }
         for (_, other) in FUNCTIONS.iter().filter(|(name, _)| *name != function) {
             calls.push(assume(other, json!([["tenant", tenant]])));
@@ -288,11 +329,14 @@ async fn a_session_is_for_one_tenant_and_of_the_functions_own_role() {
             calls.push(assume(other, json!([["tenant", tenant]])));
         }
         let outcomes = probe.attempt(None, &calls).await;
-        for (call, outcome) in calls.iter().zip(&outcomes) {
-            assert!(
-                outcome["answered"].is_null() && outcome["failed"].is_null(),
-                "{call}: {outcome}"
-            );
+        assert_refused(&calls, &outcomes, function);
+        // What would be a pattern or another key is no tag at all.
+        let calls: Vec<Value> = ["*", "?x", "acme*", "acme#x", "${aws:userid}"]
+            .iter()
+            .map(|tag| assume(role, json!([["tenant", tag]])))
+            .collect();
+        for (call, outcome) in calls.iter().zip(probe.attempt(None, &calls).await) {
+            assert_eq!(outcome["refused"]["code"], "ValidationError", "{call}");
         }
         // A session can't be exchanged for another tenant's.
         let exchange = [json!({"assume_role": session(role, "acme")})];

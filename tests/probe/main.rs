@@ -57,7 +57,7 @@ enum Call {
     UpdateItem(Key),
     DeleteItem(Key),
     BatchWriteItem(Vec<Key>),
-    TransactWriteItems { put: Key, check: Key },
+    TransactWriteItems { puts: Vec<Key>, checks: Vec<Key> },
     GetObject(String),
     HeadObject(String),
     ListObjects { prefix: Option<String> },
@@ -209,25 +209,22 @@ async fn ask(config: &SdkConfig, table: &str, bucket: &str, call: Call) -> Outco
                     .await,
             )
         }
-        Call::TransactWriteItems { put, check } => {
-            let put = Put::builder().table_name(table).set_item(Some(key(put))).build();
-            let check = ConditionCheck::builder()
-                .table_name(table)
-                .set_key(Some(key(check)))
-                .condition_expression("attribute_exists(pk)")
-                .build();
-            outcome(
-                dynamodb
-                    .transact_write_items()
-                    .transact_items(TransactWriteItem::builder().put(put.expect("a put")).build())
-                    .transact_items(
-                        TransactWriteItem::builder()
-                            .condition_check(check.expect("a check"))
-                            .build(),
-                    )
-                    .send()
-                    .await,
-            )
+        Call::TransactWriteItems { puts, checks } => {
+            let mut call = dynamodb.transact_write_items();
+            for at in puts {
+                let put = Put::builder().table_name(table).set_item(Some(key(at))).build();
+                call = call.transact_items(TransactWriteItem::builder().put(put.expect("a put")).build());
+            }
+            for at in checks {
+                let check = ConditionCheck::builder()
+                    .table_name(table)
+                    .set_key(Some(key(at)))
+                    .condition_expression("attribute_exists(pk)")
+                    .build();
+                let check = check.expect("a check");
+                call = call.transact_items(TransactWriteItem::builder().condition_check(check).build());
+            }
+            outcome(call.send().await)
         }
         Call::GetObject(name) => match s3.get_object().bucket(bucket).key(name).send().await {
             Ok(object) => match object.body.collect().await {
