@@ -533,16 +533,14 @@ impl Inner {
         let mut grant = None;
         match &asked.form {
             // STS asks the role as well, and decides on both together.
-            Some(form) if asked.unknown.is_none() => match form.decide(&caller, &self.authority) {
-                Ok((granted, by)) => {
-                    met.decided_by = by;
-                    grant = Some(granted);
+            Some(form) if asked.unknown.is_none() => {
+                let decision = form.decide(&caller, &self.authority);
+                met.decided_by = decision.by;
+                match decision.outcome {
+                    Ok(granted) => grant = Some(granted),
+                    Err(refused) => return Ok(refused.map(ServiceBody::Whole)),
                 }
-                Err((refused, by)) => {
-                    met.decided_by = by;
-                    return Ok(refused.map(ServiceBody::Whole));
-                }
-            },
+            }
             Some(_) => {}
             None => match self.authority.authorize(&caller, &asked.needs) {
                 Ok(by) => met.decided_by = by,

@@ -142,27 +142,38 @@ impl Asked {
     }
 
     /// Decides on `AssumeRole`.
-    ///
-    /// # Errors
-    /// The answer that refuses it, and the statements that denied it.
-    pub(crate) fn decide(
-        &self,
-        caller: &Caller,
-        authority: &Authority,
-    ) -> Result<(Grant, Vec<StatementName>), (Response<Bytes>, Vec<StatementName>)> {
-        let (assumption, duration) = self.assumption().map_err(|refusal| {
-            let answer = error(StatusCode::BAD_REQUEST, refusal.code, &refusal.message);
-            (answer, Vec::new())
-        })?;
+    pub(crate) fn decide(&self, caller: &Caller, authority: &Authority) -> Decision {
+        let (assumption, duration) = match self.assumption() {
+            Ok(asked) => asked,
+            Err(refusal) => {
+                return Decision {
+                    outcome: Err(error(StatusCode::BAD_REQUEST, refusal.code, &refusal.message)),
+                    by: Vec::new(),
+                };
+            }
+        };
         match authority.assume_role(caller, &assumption) {
-            Ok((session, by)) => Ok((Grant { session, duration }, by)),
+            Ok((session, by)) => Decision {
+                outcome: Ok(Grant { session, duration }),
+                by,
+            },
             Err(denial) => {
                 denial.log();
-                let answer = error(StatusCode::FORBIDDEN, "AccessDenied", &denial.to_string());
-                Err((answer, denial.denied_by))
+                Decision {
+                    outcome: Err(error(StatusCode::FORBIDDEN, "AccessDenied", &denial.to_string())),
+                    by: denial.denied_by,
+                }
             }
         }
     }
+}
+
+/// What came of asking for a session.
+pub(crate) struct Decision {
+    /// The session, or the answer that refuses it.
+    pub(crate) outcome: Result<Grant, Response<Bytes>>,
+    /// The statements that allowed or denied it.
+    pub(crate) by: Vec<StatementName>,
 }
 
 /// A session that was allowed.

@@ -286,6 +286,9 @@ pub struct Role {
     pub properties: Value,
 }
 
+/// AWS's policy for what API Gateway logs with. It allows nothing that is emulated, so that leaving it out allows no more.
+const GATEWAY_LOGS: &str = ":iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs";
+
 impl Role {
     /// The policies within the role: names and documents.
     ///
@@ -296,10 +299,12 @@ impl Role {
             return Ok(Vec::new());
         };
         let properties = Properties::new(self.logical_id.as_str(), map.clone());
-        for elsewhere in ["ManagedPolicyArns", "PermissionsBoundary"] {
-            if properties.get(elsewhere).is_some() {
-                return Err(properties.invalid(&format!("{elsewhere} is not emulated")));
-            }
+        if properties.get("PermissionsBoundary").is_some() {
+            return Err(properties.invalid("PermissionsBoundary is not emulated"));
+        }
+        let managed = properties.texts("ManagedPolicyArns")?;
+        if let Some(arn) = managed.iter().find(|arn| !arn.ends_with(GATEWAY_LOGS)) {
+            return Err(properties.invalid(&format!("the managed policy {arn} is not emulated")));
         }
         if properties.get("Policies").is_none_or(Value::is_null) {
             return Ok(Vec::new());
