@@ -113,3 +113,43 @@ async fn oversize(stage: &mut Stage) -> anyhow::Result<Verdict> {
         _ => bail!("{} instead of 403 or 413", answer.summary()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reqwest::StatusCode;
+    use reqwest::header::HeaderMap;
+
+    use super::*;
+    use crate::smoke::Options;
+
+    #[test]
+    fn a_foreign_word_is_found_however_a_stream_divides_it() {
+        let stage = Stage::new(Options {
+            url: "http://127.0.0.1:9/v1".to_owned(),
+            token_command: String::new(),
+            guardrail_string: None,
+            ingestion: false,
+            cognito_endpoint: None,
+        })
+        .unwrap();
+        let word = &stage.canary(B, QUESTION).unwrap().word;
+        let (begin, end) = word.split_at(5);
+        let mut headers = HeaderMap::new();
+        headers.insert("content-type", "text/event-stream".parse().unwrap());
+        let answer = Answer {
+            status: StatusCode::OK,
+            headers,
+            body: format!(
+                "id: 1\nevent: delta\ndata: {{\"text\":\"It is {begin}\"}}\n\n\
+                 id: 2\nevent: delta\ndata: {{\"text\":\"{end}.\"}}\n\n\
+                 id: 3\nevent: done\ndata: {{\"guardrail_action\":\"NONE\"}}\n\n"
+            )
+            .into_bytes(),
+        };
+        let told = told(&answer).unwrap();
+        assert!(!answer.text().contains(word.as_str()));
+        assert!(stage.holds_nothing_foreign(B, &told).is_ok());
+        let fault = stage.holds_nothing_foreign(A, &told).unwrap_err().to_string();
+        assert!(!fault.contains(word.as_str()), "{fault}");
+    }
+}
