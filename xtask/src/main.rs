@@ -4,7 +4,7 @@
 //! * `lint`: the same without the tests.
 //! * `statements`: the last part of `test` again, with other random statements.
 //! * `python`: the Python environments of the two, for the tests that need boto3, schemathesis or the SAM CLI.
-//! * `package`: release builds of the functions, zipped, and measured if asked for.
+//! * `package`: what is deployed, built as `sam build` does; or release builds for this machine, measured.
 //! * `bench`: what a request costs, beside the least that could serve it.
 //!
 //! Not here: deployment (AWS SAM does that, see docs/operations.md) and any logic that a test or the local stack could
@@ -31,6 +31,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::package::Architecture;
 use crate::python::Tools;
 use crate::step::Step;
 use crate::workspace::Workspace;
@@ -58,9 +59,13 @@ enum Task {
         #[arg(value_enum, default_value_t = Tools::Lint)]
         tools: Tools,
     },
-    /// Builds the functions as they ship, for this machine's processor, and zips them
+    /// Builds the functions as they are deployed, by `sam build`
     Package {
-        /// Prints each function's size, its time to the first `/next` and its memory then
+        /// The processor to build for
+        #[arg(long, value_enum, default_value_t = Architecture::Arm64, conflicts_with = "measure")]
+        architecture: Architecture,
+        /// Builds them for this machine instead, and prints each one's size, its time to the first `/next` and its memory
+        /// then
         #[arg(long)]
         measure: bool,
         /// How often each function is started to be measured; the median counts
@@ -114,8 +119,16 @@ fn main() -> anyhow::Result<ExitCode> {
             writeln!(std::io::stdout().lock(), "{}", python.display())?;
             Ok(ExitCode::SUCCESS)
         }
-        Task::Package { measure, runs } => {
-            package::run(&workspace, measure.then_some(runs))?;
+        Task::Package {
+            architecture,
+            measure,
+            runs,
+        } => {
+            if measure {
+                package::measured(&workspace, runs)?;
+            } else {
+                package::deployable(&workspace, architecture)?;
+            }
             Ok(ExitCode::SUCCESS)
         }
         Task::Bench(Bench::Stream { rounds, debug }) => {

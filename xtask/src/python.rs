@@ -18,6 +18,8 @@ pub enum Tools {
     Checkov,
     /// The AWS SAM CLI
     Sam,
+    /// The AWS SAM CLI with cargo-lambda and its cross-compiler, as the pipeline has them
+    Deployment,
 }
 
 impl Tools {
@@ -27,6 +29,7 @@ impl Tools {
             Self::Lint => "infra/requirements.txt",
             Self::Checkov => "infra/requirements-checkov.txt",
             Self::Sam => "infra/requirements-sam.txt",
+            Self::Deployment => ".github/workflows/requirements.txt",
         }
     }
 
@@ -36,6 +39,7 @@ impl Tools {
             Self::Lint => "venv",
             Self::Checkov => "venv-checkov",
             Self::Sam => "venv-sam",
+            Self::Deployment => "venv-deployment",
         }
     }
 
