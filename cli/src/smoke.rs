@@ -1,6 +1,6 @@
 //! The smoke test: what proves a deployment from outside, over HTTP alone, with two tenants of its own.
 //!
-//! [`PARTS`] is the list of what is tried, in order. A part is a module: its name, the parts that it builds on, and its checks,
+//! `PARTS` is the list of what is tried, in order. A part is a module: its name, the parts that it builds on, and its checks,
 //! each with the lock that a refusal is expected to rest on. What a deployment is later able to do adds a part.
 //!
 //! The tenants are `smoke-a` and `smoke-b`. They are created if they are missing, emptied at the beginning of what an earlier

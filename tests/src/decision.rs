@@ -12,10 +12,11 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-/// The variable that names the file. Nothing is noted without it.
-pub const LOG_VARIABLE: &str = "BULKHEAD_DECISIONS";
+/// The variable that names the file. Nothing is noted without it. Not one of `BULKHEAD_…`, which the local stack's command
+/// hands to functions.
+pub const LOG_VARIABLE: &str = "SUITE_DECISIONS";
 /// The variable that names a statement which every stack runs without.
-pub const WITHOUT_VARIABLE: &str = "BULKHEAD_WITHOUT_STATEMENT";
+pub const WITHOUT_VARIABLE: &str = "SUITE_WITHOUT_STATEMENT";
 
 /// One line.
 #[derive(Debug, Clone, Serialize, Deserialize)]

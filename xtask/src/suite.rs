@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::workspace::{Workspace, check};
 
 /// The variable that names the file of notes.
-const DECISIONS: &str = "BULKHEAD_DECISIONS";
+const DECISIONS: &str = "SUITE_DECISIONS";
 
 /// Every test of the workspace.
 ///
