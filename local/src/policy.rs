@@ -5,7 +5,7 @@
 //! logic", "IAM JSON policy elements" and its pages on conditions and variables
 //! (<https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_elements.html>).
 //!
-//! Not here: which actions a request needs ([`crate::permission`]), whose policies count ([`crate::authority`]), and
+//! Not here: which actions a request needs (`permission`), whose policies count ([`crate::authority`]), and
 //! `NotAction`, `NotResource`, `NotPrincipal`, session policies, boundaries and organisations, which the template does not use.
 
 mod condition;

@@ -268,13 +268,22 @@ async fn what_was_configured_before_comes_back() {
         }
     }
 
-    // Somebody sets theirs meanwhile.
+    // Somebody sets theirs meanwhile: it stays, and what was before it is not lost.
     scene.begin_with(Some(&audit()));
     scene.succeed("Create").await;
     let theirs = json!({"s3Config": {"bucketName": "theirs"}});
     scene.stack().invocation_logging().configure(Some(theirs.clone()));
     let reason = scene.succeed("Delete").await;
-    assert!(reason.contains("left as it is"), "{reason}");
+    assert!(
+        reason.contains("left as it is") && reason.contains("parameter"),
+        "{reason}"
+    );
+    assert_eq!(scene.configured(), Some(theirs.clone()));
+    assert_eq!(scene.kept(), Some(json!({"stack": STACK, "before": audit()})));
+    // Wanted again, it is theirs that is kept and comes back.
+    let reason = scene.succeed("Create").await;
+    assert!(reason.contains("is kept, to be restored"), "{reason}");
+    scene.succeed("Delete").await;
     scene.is_as_it_was(Some(&theirs));
 
     let logs = scene.stack().lambda().logs();
