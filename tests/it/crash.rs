@@ -17,7 +17,7 @@ use bulkhead_local::object::ObjectStore as _;
 use bulkhead_local::record::{self, Resource, Service};
 use bulkhead_local::stack::{random_name, wait_until};
 use futures::StreamExt as _;
-use integration_tests::fixture::{Fixture, PATIENCE, Tenant, config};
+use integration_tests::fixture::{Fixture, Tenant, config, patience};
 use reqwest::Method;
 
 use crate::documents::{complete, declaration, declare, id_of, put};
@@ -171,7 +171,7 @@ impl Scene {
         let stack = &self.tenant.fixture().stack;
         let uri = format!("s3://{}/t/{}/{}.txt", self.bucket(), self.tenant.id, self.id);
         let what = format!("the knowledge base says {status:?}");
-        wait_until(&what, PATIENCE, || async {
+        wait_until(&what, patience(), || async {
             Ok((stack.knowledge_base().document_status(&uri) == status).then_some(()))
         })
         .await
@@ -217,7 +217,7 @@ impl Scene {
                     "told after its deletion was repeated"
                 );
             }
-            wait_until("a deleted document is gone", PATIENCE, || async {
+            wait_until("a deleted document is gone", patience(), || async {
                 let seen = self.perform(Task::SeeForgotten).await;
                 Ok((seen.status.as_u16() == 404).then_some(()))
             })

@@ -3,7 +3,7 @@
 use bulkhead_cli::deployment::{Answer, Call};
 use bulkhead_local::stack::{random_name, wait_until};
 use data_encoding::HEXLOWER;
-use integration_tests::fixture::{Fixture, PATIENCE, Tenant};
+use integration_tests::fixture::{Fixture, Tenant, patience};
 use reqwest::Method;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -130,7 +130,7 @@ async fn a_document_goes_from_declared_to_indexed_to_gone() {
     assert_eq!(deleted.json()["status"], "deleting");
     // From this moment no answer holds it, whatever the index still does.
     assert!(!tenant.ask(question).await.text().contains("nine tonnes"));
-    wait_until("a deleted document is gone", PATIENCE, || async {
+    wait_until("a deleted document is gone", patience(), || async {
         let answer = tenant
             .fixture()
             .send(&Call::new(Method::GET, &path).token(tenant.admin()))

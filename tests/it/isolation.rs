@@ -4,7 +4,7 @@ use bulkhead_cli::deployment::Call;
 use bulkhead_cli::isolation::{self, Missing, Scene};
 use bulkhead_local::identity::{AUDIENCE, Identity, Predecessor, Signer, TokenRequest};
 use bulkhead_local::stack::{random_name, wait_until};
-use integration_tests::fixture::{Fixture, PATIENCE, config};
+use integration_tests::fixture::{Fixture, config, patience};
 use reqwest::Method;
 use serde_json::json;
 
@@ -267,7 +267,7 @@ async fn an_issuer_of_one_tenant_speaks_for_nobody_else_and_its_withdrawn_keys_s
     };
     let new = outside.rotate(Predecessor::Withdrawn).await.unwrap();
     for (key, status) in [(&new, 200), (&old, 401)] {
-        wait_until("a new key is known and a withdrawn one is not", PATIENCE, || {
+        wait_until("a new key is known and a withdrawn one is not", patience(), || {
             let call = signed_by(key);
             let fixture = &fixture;
             async move { Ok((fixture.send(&call).await.status.as_u16() == status).then_some(())) }

@@ -7,7 +7,7 @@ use bulkhead_cli::deployment::{Answer, Call};
 use bulkhead_cli::event;
 use bulkhead_local::knowledge_base::manner::{Injection, Scope, Usage};
 use bulkhead_local::stack::{random_name, wait_until};
-use integration_tests::fixture::{Fixture, PATIENCE, Tenant};
+use integration_tests::fixture::{Fixture, Tenant, patience};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn upload(fixture: &Arc<Fixture>, token: &str, name: &str, text: &str, mem
         )
         .await;
     let call = Call::new(Method::GET, format!("/documents/{id}")).token(token);
-    wait_until("a document is indexed", PATIENCE, || async {
+    wait_until("a document is indexed", patience(), || async {
         let document = fixture.expect(200, &call).await.json();
         Ok((document["status"] == "indexed").then_some(()))
     })
@@ -319,7 +319,7 @@ async fn shared_documents_are_found_where_the_plan_has_them_and_say_so() {
         .expect(202, &Call::new(Method::DELETE, &path).token(with.admin()))
         .await;
     let call = Call::new(Method::GET, &path).token(with.admin());
-    wait_until("the tenant's own document is gone", PATIENCE, || async {
+    wait_until("the tenant's own document is gone", patience(), || async {
         Ok((fixture.send(&call).await.status.as_u16() == 404).then_some(()))
     })
     .await

@@ -10,7 +10,7 @@ use bulkhead_local::guardrail::Guardrail;
 use bulkhead_local::identity::TokenRequest;
 use bulkhead_local::knowledge_base::manner::Scope;
 use bulkhead_local::stack::{StackConfig, wait_until};
-use integration_tests::fixture::{Fixture, PATIENCE, config};
+use integration_tests::fixture::{Fixture, config, patience};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -86,7 +86,7 @@ async fn is_cleared_away(fixture: &Fixture) {
                 ..TokenRequest::member(tenant, roles)
             });
             let call = Call::new(Method::GET, path).token(token);
-            let left = wait_until("the tenant is answered", PATIENCE, || async {
+            let left = wait_until("the tenant is answered", patience(), || async {
                 let answer = fixture.send(&call).await;
                 Ok((answer.status.as_u16() == 200).then(|| answer.json()))
             });

@@ -10,7 +10,7 @@ use bulkhead_local::lambda::Departure;
 use bulkhead_local::model::Ending;
 use bulkhead_local::model::script::{Gate, Script};
 use bulkhead_local::stack::{random_name, wait_until};
-use integration_tests::fixture::{Fixture, PATIENCE, Tenant, config};
+use integration_tests::fixture::{Fixture, Tenant, config, patience};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -318,7 +318,7 @@ async fn an_answer_is_finished_and_kept_although_its_reader_has_gone() {
         let session = session_of(&events);
         drop(stream);
         gate.open();
-        wait_until("the answer is finished", PATIENCE, || async {
+        wait_until("the answer is finished", patience(), || async {
             let conversation = kept(&tenant, &session).await;
             let turn = last_turn(&conversation);
             assert_ne!(turn["status"], "failed", "{departure:?}: {turn}");
@@ -350,7 +350,7 @@ async fn without_transcripts_the_model_is_dropped_when_the_reader_has_gone() {
     let session = session_of(&events);
     drop(stream);
     let left = Instant::now();
-    let ended = wait_until("the model is dropped", PATIENCE, || async {
+    let ended = wait_until("the model is dropped", patience(), || async {
         let calls = tenant.fixture().stack.models().calls_of(&tenant.id);
         Ok(calls.last().and_then(|call| call.ended))
     })

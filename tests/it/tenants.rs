@@ -2,7 +2,7 @@
 
 use bulkhead_cli::deployment::Call;
 use bulkhead_local::stack::{random_name, wait_until};
-use integration_tests::fixture::{Fixture, PATIENCE, Tenant};
+use integration_tests::fixture::{Fixture, Tenant, patience};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -189,7 +189,7 @@ async fn what_was_added_counts_within_seconds() {
     let (status, _) = change(&tenant, json!({"groups": ["board"], "attributes": [season()]})).await;
     assert_eq!(status, 200);
     // The environment may have looked at the profile just before.
-    wait_until("the tenant's environment looks again", PATIENCE, || async {
+    wait_until("the tenant's environment looks again", patience(), || async {
         Ok((declare(&tenant, &body).await.status.as_u16() == 201).then_some(()))
     })
     .await
@@ -211,7 +211,7 @@ async fn shared_documents_are_read_by_the_tenants_whose_plan_has_them() {
     let path = format!("/documents/{id}");
     let described = Call::new(Method::GET, &path);
     let content = Call::new(Method::GET, format!("{path}/content"));
-    wait_until("the shared document is indexed", PATIENCE, || async {
+    wait_until("the shared document is indexed", patience(), || async {
         let document = fixture.expect(200, &described.clone().token(&operator)).await.json();
         Ok((document["status"] == "indexed").then_some(()))
     })

@@ -20,8 +20,11 @@ use crate::contract::Contract;
 use crate::decision::{self, Note};
 use crate::repository;
 
-/// How long anything that a test waits for may take.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything that a test waits for may take. Less where a statement was taken away, which is to be missed and not to
+/// be waited for.
+pub fn patience() -> Duration {
+    Duration::from_secs(if decision::without().is_some() { 10 } else { 60 })
+}
 
 /// A guardrail that every stack of the tests has: it blocks the word "dynamite". Only the functions of
 /// [`Fixture::guarded`] use it.
@@ -267,7 +270,7 @@ impl Fixture {
     /// It does not end.
     pub async fn synchronise(&self) -> String {
         let operator = self.operator();
-        let started = wait_until("the lease is free", PATIENCE, || async {
+        let started = wait_until("the lease is free", patience(), || async {
             let answer = self
                 .send(&Call::new(Method::POST, "/ingestions").token(&operator))
                 .await;
@@ -278,7 +281,7 @@ impl Fixture {
         .expect("a free lease");
         let id = started["ingestion_id"].as_str().expect("an id").to_owned();
         let path = format!("/ingestions/{id}");
-        wait_until("the sync ends", PATIENCE, || async {
+        wait_until("the sync ends", patience(), || async {
             let ingestion = self
                 .expect(200, &Call::new(Method::GET, &path).token(&operator))
                 .await
@@ -345,7 +348,7 @@ impl Tenant {
     /// It goes on being processed.
     pub async fn settled(&self, id: &str) -> Value {
         let call = Call::new(Method::GET, format!("/documents/{id}")).token(self.admin());
-        wait_until("a document settles", PATIENCE, || async {
+        wait_until("a document settles", patience(), || async {
             let document = self.fixture.expect(200, &call).await.json();
             Ok((document["status"] != "processing").then_some(document))
         })

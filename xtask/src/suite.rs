@@ -3,6 +3,7 @@
 //! What is done with the notes is the suite's own program (`tests/statements`), because it needs the local stack. Not here:
 //! any check of its own.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::Stdio;
 
@@ -14,6 +15,9 @@ use crate::workspace::{Workspace, check};
 /// The variable that names the file of notes.
 const DECISIONS: &str = "SUITE_DECISIONS";
 
+/// How many tests run at a time, of each test binary (<https://doc.rust-lang.org/rustc/tests/index.html>).
+const THREADS: &str = "RUST_TEST_THREADS";
+
 /// Every test of the workspace.
 ///
 /// # Errors
@@ -23,8 +27,14 @@ pub fn test(workspace: &Workspace) -> anyhow::Result<()> {
     if notes.exists() {
         std::fs::remove_file(&notes).with_context(|| notes.display().to_string())?;
     }
+    // Many of them wait for what other processes do, so that two for each core are quicker and not too many.
+    let threads = 2 * std::thread::available_parallelism().map_or(1, NonZero::get);
     let mut command = workspace.cargo_command();
-    check(command.args(["test", "--workspace"]).env(DECISIONS, &notes))
+    command.args(["test", "--workspace"]).env(DECISIONS, &notes);
+    if std::env::var_os(THREADS).is_none() {
+        command.env(THREADS, threads.to_string());
+    }
+    check(&mut command)
 }
 
 /// Whether the suite that ran last used every statement of the template's policies, and would miss some random ones.
